@@ -1,0 +1,54 @@
+// What carries a migration's bytes, whatever it is made of.
+
+import type { IoVector } from './iovec.js'
+
+/** What a channel can do beyond reading and writing. */
+export type ChannelFeature = 'peek' | 'shutdown' | 'seekable'
+
+/**
+ * Asked by a channel while it waits, about every 100 ms. Throwing ends the wait: because the migration was stopped, or
+ * because the wait was too long.
+ *
+ * @param waitedMs since the last byte moved
+ * @param inside whether a transfer has begun and is not whole
+ */
+export type WaitHook = (waitedMs: number, inside: boolean) => void
+
+/**
+ * A connection. A partial transfer, an end of file and an error are three different things: fewer bytes than asked for,
+ * the end sentinel 0, and a throw.
+ */
+export interface Channel {
+  /** `main`, or the multifd channel's number. */
+  readonly name: 'main' | number
+  readonly features: ReadonlySet<ChannelFeature>
+
+  /**
+   * Reads until the list is full or the stream ends; advances the list.
+   *
+   * @param boundary number of bytes after which the stream may rest: a wait there is not a stall
+   * @returns bytes read, fewer than asked for only at the end of the stream
+   * @throws MultifdError ERR_MULTIFD_IO, or whatever the wait hook throws
+   */
+  readFull(into: IoVector, boundary: number): number
+
+  /**
+   * Reads at least one byte.
+   *
+   * @returns bytes read; 0 at the end of the stream
+   */
+  readSome(into: IoVector): number
+
+  /**
+   * Writes the whole list; empties it.
+   *
+   * @throws MultifdError ERR_MULTIFD_CLOSED when the peer is gone, ERR_MULTIFD_IO, or whatever the wait hook throws
+   */
+  writeFull(from: IoVector): void
+
+  /** Ends both directions and wakes a thread that waits in a call. Callable from any thread. */
+  shutdown(): void
+
+  /** Gives the descriptor back. Idempotent. */
+  close(): void
+}

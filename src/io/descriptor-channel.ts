@@ -1,0 +1,147 @@
+// A channel over a descriptor: blocking system calls of the calling thread, none longer than CALL_MS.
+
+import { MultifdError } from '../errors.js'
+import { ERRNO, errno, errnoName, libc } from '../os/libc.js'
+import { PinnedBuffer } from '../os/memory.js'
+import {
+  closeDescriptor,
+  isStreamSocket,
+  MSG,
+  POLL,
+  pollDescriptors,
+  prepareStream,
+  setNonBlocking,
+  shutdownBoth,
+  systemError,
+} from '../os/socket.js'
+import type { Channel, ChannelFeature, WaitHook } from './channel.js'
+import type { IoVector } from './iovec.js'
+
+/** Longest time in a system call. A thread in one can not be ended, and the process waits for it when it exits. */
+export const CALL_MS = 100
+
+// struct msghdr
+const MSG_IOV = 16
+const MSG_IOVLEN = 24
+const MSG_SIZE = 56
+
+const GONE = new Set(['EPIPE', 'ECONNRESET', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH'])
+
+export class DescriptorChannel implements Channel {
+  readonly name: 'main' | number
+  readonly fd: number
+  readonly features: ReadonlySet<ChannelFeature>
+  readonly #socket: boolean
+  readonly #wait: WaitHook
+  readonly #message = new PinnedBuffer(MSG_SIZE)
+  #restoreBlocking = false
+  #closed = false
+
+  /** Takes the descriptor over: {@link close} closes it. */
+  constructor(fd: number, name: 'main' | number, wait: WaitHook) {
+    this.fd = fd
+    this.name = name
+    this.#wait = wait
+    this.#socket = isStreamSocket(fd)
+    this.features = new Set(this.#socket ? ['peek', 'shutdown'] : [])
+    if (this.#socket) prepareStream(fd, CALL_MS)
+    else this.#restoreBlocking = !setNonBlocking(fd, true)
+  }
+
+  readFull(into: IoVector, boundary: number): number {
+    return this.#read(into, boundary, true)
+  }
+
+  readSome(into: IoVector): number {
+    return this.#read(into, 0, false)
+  }
+
+  #read(into: IoVector, boundary: number, full: boolean): number {
+    let total = 0
+    let since = 0
+    while (into.length > 0) {
+      const got = this.#socket ? this.#receive(into, full) : libc().readv(this.fd, into.address, into.count)
+      if (got > 0) {
+        into.advance(got)
+        total += got
+        since = 0
+        if (!full) break
+      } else if (got === 0) break
+      else since = this.#pause('read from', total, boundary, since, POLL.in)
+    }
+    return total
+  }
+
+  writeFull(from: IoVector): void {
+    let total = 0
+    let since = 0
+    while (from.length > 0) {
+      const put = this.#socket ? this.#send(from) : libc().writev(this.fd, from.address, from.count)
+      if (put > 0) {
+        from.advance(put)
+        total += put
+        since = 0
+      } else since = this.#pause('write to', total, -1, since, POLL.out)
+    }
+  }
+
+  #receive(into: IoVector, full: boolean): number {
+    this.#point(into)
+    return libc().recvmsg(this.fd, this.#message.address, full ? MSG.waitAll : 0)
+  }
+
+  #send(from: IoVector): number {
+    this.#point(from)
+    return libc().sendmsg(this.fd, this.#message.address, MSG.noSignal)
+  }
+
+  #point(vector: IoVector): void {
+    const { view } = this.#message
+    view.setUint32(MSG_IOV, vector.address % 2 ** 32, true)
+    view.setUint32(MSG_IOV + 4, Math.floor(vector.address / 2 ** 32), true)
+    view.setUint32(MSG_IOVLEN, vector.count, true)
+  }
+
+  // After a call that moved nothing: throws, or returns when the wait began so that the caller calls again.
+  #pause(what: string, total: number, boundary: number, since: number, events: number): number {
+    const number = errno()
+    if (number !== ERRNO.again && number !== ERRNO.intr) throw this.#failure(what, number)
+    const now = performance.now()
+    const start = since === 0 ? now - (this.#socket && number === ERRNO.again ? CALL_MS : 0) : since
+    this.#wait(now - start, total !== boundary)
+    if (!this.#socket) pollDescriptors([{ fd: this.fd, events }], CALL_MS)
+    return start
+  }
+
+  #failure(what: string, number: number): MultifdError {
+    const syscall = what === 'write to' ? 'sendmsg' : 'recvmsg'
+    if (GONE.has(errnoName(number))) {
+      const name = errnoName(number)
+      return new MultifdError('ERR_MULTIFD_CLOSED', `${describe(this.name)}: the peer is gone (${name})`, {
+        channel: this.name,
+        errno: number,
+        errnoName: name,
+        syscall,
+      })
+    }
+    return systemError('ERR_MULTIFD_IO', `${describe(this.name)}: can not ${what} the connection`, syscall, number).onChannel(
+      this.name,
+    )
+  }
+
+  shutdown(): void {
+    if (this.#socket && !this.#closed) shutdownBoth(this.fd)
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    if (this.#restoreBlocking) setNonBlocking(this.fd, false)
+    closeDescriptor(this.fd)
+  }
+}
+
+/** A channel's name in a sentence. */
+export function describe(name: 'main' | number): string {
+  return name === 'main' ? 'main channel' : `channel ${name}`
+}

@@ -1,0 +1,64 @@
+// A listening socket, and its path in the file system where it has one.
+
+import { lstatSync, unlinkSync } from 'node:fs'
+import { MultifdError } from '../errors.js'
+import { ERRNO } from '../os/libc.js'
+import { closeDescriptor, localPort, openListener, type SocketAddress, startConnect } from '../os/socket.js'
+import { isLoopback, type MigrationUri } from './uri.js'
+
+export class Listener {
+  readonly fd: number
+  /** Where it listens, with the real port. */
+  readonly uri: MigrationUri
+  /** Whether only this machine reaches it. */
+  readonly loopback: boolean
+  #closed = false
+
+  private constructor(fd: number, uri: MigrationUri, loopback: boolean) {
+    this.fd = fd
+    this.uri = uri
+    this.loopback = loopback
+  }
+
+  /**
+   * Listens on the first address of a tcp or unix URI.
+   *
+   * @throws MultifdError ERR_MULTIFD_LISTEN: the port or path is in use, or may not be used
+   */
+  static open(uri: MigrationUri, addresses: readonly SocketAddress[], backlog: number): Listener {
+    const [address] = addresses
+    if (!address) throw new MultifdError('ERR_MULTIFD_LISTEN', 'no address to listen on')
+    let fd: number
+    try {
+      fd = openListener(address, backlog)
+    } catch (error) {
+      if (address.family !== 'unix' || (error as MultifdError).errno !== ERRNO.addressInUse) throw error
+      if (!isStale(address)) throw error
+      unlinkSync(address.path)
+      fd = openListener(address, backlog)
+    }
+    const actual = uri.transport === 'tcp' ? { ...uri, port: localPort(fd) } : uri
+    return new Listener(fd, actual, isLoopback(address))
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    closeDescriptor(this.fd)
+    if (this.uri.transport === 'unix') {
+      try {
+        unlinkSync(this.uri.path)
+      } catch {
+        // Somebody removed it already.
+      }
+    }
+  }
+}
+
+// A socket file that nobody listens on was left by a process that died.
+function isStale(address: SocketAddress & { family: 'unix' }): boolean {
+  if (!lstatSync(address.path, { throwIfNoEntry: false })?.isSocket()) return false
+  const { fd, errno } = startConnect(address)
+  closeDescriptor(fd)
+  return errno === ERRNO.connectionRefused
+}

@@ -1,0 +1,146 @@
+// The C library's functions that this package calls, declared once, loaded on first use.
+
+import { createRequire } from 'node:module'
+import { constants } from 'node:os'
+import { MultifdError } from '../errors.js'
+
+// An address is a JavaScript number: user addresses on x86-64 and arm64 stay below 2^48, far inside what a double holds.
+type Address = number
+
+interface Libc {
+  socket(domain: number, type: number, protocol: number): number
+  bind(fd: number, sockaddr: Uint8Array, length: number): number
+  listen(fd: number, backlog: number): number
+  accept4(fd: number, sockaddr: Address, length: Address, flags: number): number
+  connect(fd: number, sockaddr: Uint8Array, length: number): number
+  getsockname(fd: number, sockaddr: Uint8Array, length: Uint8Array): number
+  getsockopt(fd: number, level: number, name: number, value: Uint8Array, length: Uint8Array): number
+  setsockopt(fd: number, level: number, name: number, value: Uint8Array, length: number): number
+  shutdown(fd: number, how: number): number
+  recv(fd: number, buffer: Address, length: number, flags: number): number
+  recvmsg(fd: number, message: Address, flags: number): number
+  sendmsg(fd: number, message: Address, flags: number): number
+  readv(fd: number, vector: Address, count: number): number
+  writev(fd: number, vector: Address, count: number): number
+  poll(fds: Uint8Array, count: number, timeoutMs: number): number
+  close(fd: number): number
+  fcntl(fd: number, command: number, argument: number): number
+  mmap(address: Address, length: number, protection: number, flags: number, fd: number, offset: number): Address
+  munmap(address: Address, length: number): number
+  madvise(address: Address, length: number, advice: number): number
+  memcmp(a: Address, b: Address, length: number): number
+  memcpy(to: Address, from: Address, length: number): Address
+  memset(to: Address, byte: number, length: number): Address
+  fallocate(fd: number, mode: number, offset: number, length: number): number
+  gettid(): number
+  prctl(option: number, name: Uint8Array): number
+}
+
+interface Koffi {
+  address(value: ArrayBufferView): bigint
+  errno(): number
+  view(address: number, length: number): ArrayBuffer
+  load(path: null): { func(declaration: string): unknown }
+}
+
+const DECLARATIONS: Record<keyof Libc, string> = {
+  socket: 'int socket(int, int, int)',
+  bind: 'int bind(int, uint8_t *, uint32_t)',
+  listen: 'int listen(int, int)',
+  accept4: 'int accept4(int, uintptr_t, uintptr_t, int)',
+  connect: 'int connect(int, uint8_t *, uint32_t)',
+  getsockname: 'int getsockname(int, _Inout_ uint8_t *, _Inout_ uint8_t *)',
+  getsockopt: 'int getsockopt(int, int, int, _Inout_ uint8_t *, _Inout_ uint8_t *)',
+  setsockopt: 'int setsockopt(int, int, int, uint8_t *, uint32_t)',
+  shutdown: 'int shutdown(int, int)',
+  recv: 'intptr_t recv(int, uintptr_t, size_t, int)',
+  recvmsg: 'intptr_t recvmsg(int, uintptr_t, int)',
+  sendmsg: 'intptr_t sendmsg(int, uintptr_t, int)',
+  readv: 'intptr_t readv(int, uintptr_t, int)',
+  writev: 'intptr_t writev(int, uintptr_t, int)',
+  poll: 'int poll(_Inout_ uint8_t *, unsigned long, int)',
+  close: 'int close(int)',
+  fcntl: 'int fcntl(int, int, intptr_t)',
+  mmap: 'uintptr_t mmap(uintptr_t, size_t, int, int, int, int64_t)',
+  munmap: 'int munmap(uintptr_t, size_t)',
+  madvise: 'int madvise(uintptr_t, size_t, int)',
+  memcmp: 'int memcmp(uintptr_t, uintptr_t, size_t)',
+  memcpy: 'uintptr_t memcpy(uintptr_t, uintptr_t, size_t)',
+  memset: 'uintptr_t memset(uintptr_t, int, size_t)',
+  fallocate: 'int fallocate(int, int, int64_t, int64_t)',
+  gettid: 'int gettid()',
+  prctl: 'int prctl(int, uint8_t *)',
+}
+
+let koffi: Koffi | undefined
+let loaded: Libc | undefined
+
+function foreign(): Koffi {
+  if (koffi) return koffi
+  if (process.platform !== 'linux' || (process.arch !== 'x64' && process.arch !== 'arm64')) {
+    throw new MultifdError(
+      'ERR_MULTIFD_UNSUPPORTED',
+      `migration needs Linux on x86-64 or arm64, this is ${process.platform} on ${process.arch}`,
+    )
+  }
+  try {
+    koffi = createRequire(import.meta.url)('koffi') as Koffi
+  } catch (cause) {
+    throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', 'the package koffi, which makes system calls, does not load', {
+      cause,
+    })
+  }
+  return koffi
+}
+
+/**
+ * The C library. Loaded on first use, so that importing the package works on every system.
+ *
+ * @throws MultifdError ERR_MULTIFD_UNSUPPORTED where there is no such library for us
+ */
+export function libc(): Libc {
+  if (loaded) return loaded
+  const library = foreign().load(null)
+  const functions: Record<string, unknown> = {}
+  for (const [name, declaration] of Object.entries(DECLARATIONS)) functions[name] = library.func(declaration)
+  loaded = functions as unknown as Libc
+  return loaded
+}
+
+/** Linux's error number of this thread's last failed call. Ask at once: the next call overwrites it. */
+export function errno(): number {
+  return foreign().errno()
+}
+
+/**
+ * The address of a view's first byte. It does not keep the memory alive: hold the view in whatever holds the address.
+ * Views of 64 bytes or less can move and are refused.
+ */
+export function addressOf(view: Uint8Array | Int32Array | Uint32Array | Float64Array): number {
+  if (view.buffer.byteLength <= 64) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'address of a buffer that can move')
+  return Number(foreign().address(view))
+}
+
+/** Bytes [address, address + length) as an ArrayBuffer, at most 1 GiB. The mapping must outlive it. */
+export function viewOf(address: number, length: number): ArrayBuffer {
+  if (length > 2 ** 30) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'a view of more than 1 GiB')
+  return foreign().view(address, length)
+}
+
+const NAME_OF_ERRNO = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]))
+
+/** The symbol of an error number, such as ECONNRESET. */
+export function errnoName(number: number): string {
+  return NAME_OF_ERRNO.get(number) ?? `errno ${number}`
+}
+
+export const ERRNO = {
+  intr: constants.errno.EINTR,
+  again: constants.errno.EAGAIN,
+  fault: constants.errno.EFAULT,
+  inProgress: constants.errno.EINPROGRESS,
+  addressInUse: constants.errno.EADDRINUSE,
+  connectionRefused: constants.errno.ECONNREFUSED,
+  notSocket: constants.errno.ENOTSOCK,
+  noEntry: constants.errno.ENOENT,
+} as const

@@ -1,0 +1,218 @@
+// A RAM block: named memory that migrates, by address for the kernel and by views for the program.
+
+import { closeSync, fstatSync, ftruncateSync, openSync } from 'node:fs'
+import { MultifdError } from '../errors.js'
+import { adviseHugePages, addressOf, HOST_PAGE_SIZE, isZero, mapFile, type Mapping, viewOf } from '../os/memory.js'
+import { SharedBitmap } from '../shm/bitmap.js'
+
+/** Longest name of a block, in bytes: it has one length byte on the wire. */
+export const IDSTR_MAX = 255
+/** Largest block that {@link RamBlock.allocate} makes: what a shared WebAssembly.Memory can hold. */
+export const ALLOCATE_MAX = 2 ** 32
+const WASM_PAGE = 65536
+const WINDOW = 2 ** 30
+
+// The types of Node 20 leave it out.
+declare const WebAssembly: {
+  Memory: new (descriptor: { initial: number; maximum: number; shared: true }) => { buffer: SharedArrayBuffer }
+}
+
+/** A block as another thread gets it: structured clone passes it on, and {@link RamBlock.from} makes a block of it. */
+export interface RamBlockHandle {
+  idstr: string
+  /** Bytes. */
+  size: number
+  /** Bytes of a target page, the unit of migration. */
+  pageSize: number
+  /** Of the first byte, in this process. */
+  address: number
+  /** The memory itself where it is JavaScript's, so that it lives as long as a thread of ours uses its address. */
+  memory?: SharedArrayBuffer
+  /** The explicit dirty log, one bit a page. */
+  dirty: SharedArrayBuffer
+  /** Pages that have data; the others are zero whatever lies there. Absent: the memory itself tells. */
+  populated?: SharedArrayBuffer
+}
+
+export class RamBlock {
+  readonly idstr: string
+  readonly size: number
+  readonly pageSize: number
+  readonly address: number
+  readonly memory: SharedArrayBuffer | undefined
+  /** Pages that the program changed since the migration last looked. See {@link markDirty}. */
+  readonly dirty: SharedBitmap
+  readonly populated: SharedBitmap | undefined
+  readonly #words: Int32Array | undefined
+  readonly #windows: Uint8Array[] = []
+  #mapping: Mapping | undefined
+
+  private constructor(handle: RamBlockHandle, mapping?: Mapping) {
+    this.idstr = handle.idstr
+    this.size = handle.size
+    this.pageSize = handle.pageSize
+    this.address = handle.address
+    this.memory = handle.memory
+    this.dirty = new SharedBitmap(this.pages, handle.dirty)
+    this.populated = handle.populated && new SharedBitmap(this.pages, handle.populated)
+    this.#words = handle.memory && new Int32Array(handle.memory, 0, handle.size / 4)
+    this.#mapping = mapping
+  }
+
+  /**
+   * Shared, page-aligned memory of this process: the buffer of a shared WebAssembly.Memory, for every worker of the
+   * program and for Atomics.
+   *
+   * @param options.size in bytes, a multiple of 4096, up to 4 GiB; any number of blocks
+   * @throws MultifdError ERR_MULTIFD_ARGUMENT for a bad name or size, ERR_MULTIFD_UNSUPPORTED off Linux
+   */
+  static allocate(options: { idstr: string; size: number }): RamBlock {
+    const { idstr, size } = checkShape(options)
+    if (size > ALLOCATE_MAX) {
+      throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': allocate makes up to 4 GiB; map a file for more`)
+    }
+    const wasmPages = Math.ceil(size / WASM_PAGE)
+    let memory: SharedArrayBuffer
+    try {
+      memory = new WebAssembly.Memory({ initial: wasmPages, maximum: wasmPages, shared: true }).buffer
+    } catch (cause) {
+      throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `block '${idstr}': no memory for ${size} bytes`, { cause })
+    }
+    const address = addressOf(new Uint8Array(memory))
+    adviseHugePages(address, size)
+    const pageSize = HOST_PAGE_SIZE
+    return new RamBlock({ idstr, size, pageSize, address, memory, dirty: new SharedBitmap(size / pageSize).buffer })
+  }
+
+  /**
+   * A region of a file, mapped and shared: of any size, and what arrives lands in the file's page cache.
+   * The file is made or lengthened as needed when `writable`.
+   *
+   * @param options.offset in bytes, a multiple of 4096
+   * @throws MultifdError ERR_MULTIFD_ARGUMENT, ERR_MULTIFD_FILE
+   */
+  static mapFile(options: {
+    idstr: string
+    path: string
+    size: number
+    offset?: number
+    writable?: boolean
+    populated?: SharedBitmap
+  }): RamBlock {
+    const { idstr, size } = checkShape(options)
+    const { path, offset = 0, writable = true } = options
+    if (!Number.isSafeInteger(offset) || offset < 0 || offset % HOST_PAGE_SIZE !== 0) {
+      throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': offset ${offset} is not a multiple of 4096`)
+    }
+    let fd: number | undefined
+    try {
+      fd = openSync(path, writable ? 'r+' : 'r')
+    } catch (cause) {
+      if (!writable || (cause as NodeJS.ErrnoException).code !== 'ENOENT') throw fileError(path, cause)
+    }
+    try {
+      fd ??= openSync(path, 'w+')
+      const length = fstatSync(fd).size
+      if (length < offset + size) {
+        if (!writable) {
+          throw new MultifdError('ERR_MULTIFD_FILE', `${path} has ${length} bytes, block '${idstr}' needs ${offset + size}`)
+        }
+        ftruncateSync(fd, offset + size)
+      }
+      const mapping = mapFile(fd, offset, size, writable)
+      const pageSize = HOST_PAGE_SIZE
+      const dirty = new SharedBitmap(size / pageSize).buffer
+      const handle: RamBlockHandle = { idstr, size, pageSize, address: mapping.address, dirty }
+      if (options.populated) handle.populated = options.populated.buffer
+      return new RamBlock(handle, mapping)
+    } catch (cause) {
+      throw cause instanceof MultifdError ? cause : fileError(path, cause)
+    } finally {
+      if (fd !== undefined) closeSync(fd)
+    }
+  }
+
+  /** The block of a handle, in another thread of the same process. */
+  static from(handle: RamBlockHandle): RamBlock {
+    return new RamBlock(handle)
+  }
+
+  /** What another thread needs of this block. It must not outlive the block where that maps a file. */
+  get handle(): RamBlockHandle {
+    const { idstr, size, pageSize, address, memory, dirty, populated } = this
+    const handle: RamBlockHandle = { idstr, size, pageSize, address, dirty: dirty.buffer }
+    if (memory) handle.memory = memory
+    if (populated) handle.populated = populated.buffer
+    return handle
+  }
+
+  get pages(): number {
+    return this.size / this.pageSize
+  }
+
+  /**
+   * A view of bytes [offset, offset + length), which may not cross a multiple of 1 GiB in a mapped file.
+   *
+   * @throws MultifdError ERR_MULTIFD_ARGUMENT for a range outside the block, ERR_MULTIFD_STATE after `close`
+   */
+  bytes(offset = 0, length = Math.min(this.size - offset, WINDOW)): Uint8Array {
+    this.#checkRange(offset, length)
+    if (this.memory) return new Uint8Array(this.memory, offset, length)
+    const window = Math.floor(offset / WINDOW)
+    const start = window * WINDOW
+    if (offset + length > start + WINDOW) {
+      throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${this.idstr}': a view may not cross a multiple of 1 GiB`)
+    }
+    this.#windows[window] ??= new Uint8Array(viewOf(this.address + start, Math.min(WINDOW, this.size - start)))
+    return this.#windows[window].subarray(offset - start, offset - start + length)
+  }
+
+  /**
+   * Tells the migration that bytes [offset, offset + length) changed. Call it after the write, from any thread: a page
+   * that is marked and then written could be sent as it was before.
+   */
+  markDirty(offset: number, length: number): void {
+    this.#checkRange(offset, length)
+    if (length === 0) return
+    const first = Math.floor(offset / this.pageSize)
+    this.dirty.setRange(first, Math.floor((offset + length - 1) / this.pageSize) - first + 1)
+  }
+
+  /** Whether a page is zero. Reading does not make untouched memory resident. */
+  isZeroPage(page: number): boolean {
+    if (this.populated && !this.populated.has(page)) return true
+    const offset = page * this.pageSize
+    // Two words of JavaScript's settle almost every page that has data; the whole page is compared only then.
+    if (this.#words && (this.#words[offset / 4] !== 0 || this.#words[(offset + this.pageSize) / 4 - 1] !== 0)) return false
+    return isZero(this.address + offset, this.pageSize)
+  }
+
+  /** Unmaps a mapped file. No thread may use the block afterwards. Idempotent. */
+  close(): void {
+    this.#windows.length = 0
+    this.#mapping?.unmap()
+    this.#mapping = undefined
+  }
+
+  #checkRange(offset: number, length: number): void {
+    if (!(offset >= 0 && length >= 0 && offset + length <= this.size)) {
+      throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${this.idstr}': [${offset}, +${length}) is outside of it`)
+    }
+  }
+}
+
+function checkShape({ idstr, size }: { idstr: string; size: number }): { idstr: string; size: number } {
+  const length = new TextEncoder().encode(idstr).length
+  if (length === 0 || length > IDSTR_MAX) {
+    throw new MultifdError('ERR_MULTIFD_ARGUMENT', `a block's name has 1 to ${IDSTR_MAX} bytes: '${idstr}'`)
+  }
+  if (!Number.isSafeInteger(size) || size <= 0 || size % HOST_PAGE_SIZE !== 0) {
+    throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': size ${size} is not a multiple of 4096`)
+  }
+  return { idstr, size }
+}
+
+function fileError(path: string, cause: unknown): MultifdError {
+  const { code, message } = cause as NodeJS.ErrnoException
+  return new MultifdError('ERR_MULTIFD_FILE', `${path}: ${code ?? message}`, { errnoName: code, cause })
+}

@@ -1,0 +1,102 @@
+// A bitmap in shared memory, one bit a page, little-endian as QEMU's files have it: page k is bit k%8 of byte k/8.
+
+/** Set and cleared by several threads at once; sizes in pages. */
+export class SharedBitmap {
+  readonly pages: number
+  readonly buffer: SharedArrayBuffer
+  readonly #words: Int32Array
+
+  constructor(pages: number, buffer = new SharedArrayBuffer(SharedBitmap.byteLength(pages))) {
+    this.pages = pages
+    this.buffer = buffer
+    this.#words = new Int32Array(buffer)
+  }
+
+  /** Bytes of a bitmap: whole 64-bit words, as in a mapped-ram file. */
+  static byteLength(pages: number): number {
+    return Math.ceil(pages / 64) * 8
+  }
+
+  /** Number of 32-bit words. */
+  get wordCount(): number {
+    return this.#words.length
+  }
+
+  /** Sets a page's bit; returns whether it was clear. */
+  set(page: number): boolean {
+    const bit = 1 << (page & 31)
+    return (Atomics.or(this.#words, page >>> 5, bit) & bit) === 0
+  }
+
+  /** Clears a page's bit; returns whether it was set. */
+  clear(page: number): boolean {
+    const bit = 1 << (page & 31)
+    return (Atomics.and(this.#words, page >>> 5, ~bit) & bit) !== 0
+  }
+
+  has(page: number): boolean {
+    return (Atomics.load(this.#words, page >>> 5) & (1 << (page & 31))) !== 0
+  }
+
+  /** Sets pages [first, first + count). */
+  setRange(first: number, count: number): void {
+    this.#range(first, count, (word, mask) => Atomics.or(this.#words, word, mask))
+  }
+
+  #range(first: number, count: number, each: (word: number, mask: number) => void): void {
+    let page = first
+    const end = first + count
+    while (page < end) {
+      const from = page & 31
+      const bits = Math.min(32 - from, end - page)
+      each(page >>> 5, bits === 32 ? -1 : ((1 << bits) - 1) << from)
+      page += bits
+    }
+  }
+
+  /** Word `at` as it is. */
+  word(at: number): number {
+    return Atomics.load(this.#words, at)
+  }
+
+  /** Word `at`, cleared in the same step: no bit set meanwhile is lost. */
+  takeWord(at: number): number {
+    return Atomics.exchange(this.#words, at, 0)
+  }
+
+  /** Number of set bits. */
+  count(): number {
+    let total = 0
+    for (let at = 0; at < this.#words.length; at++) total += popCount(this.word(at))
+    return total
+  }
+
+  /** The first page at or after `from` whose bit is `value`, or `pages` when there is none. */
+  next(from: number, value: boolean): number {
+    let page = from
+    while (page < this.pages) {
+      const word = value ? this.word(page >>> 5) : ~this.word(page >>> 5)
+      const rest = word >>> (page & 31)
+      if (rest !== 0) return Math.min(page + trailingZeros(rest), this.pages)
+      page = (page | 31) + 1
+    }
+    return this.pages
+  }
+
+  /** A copy of the bytes. */
+  toBytes(): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(this.buffer).slice()
+  }
+}
+
+/** Number of ones in 32 bits. */
+export function popCount(word: number): number {
+  let n = word - ((word >>> 1) & 0x55555555)
+  n = (n & 0x33333333) + ((n >>> 2) & 0x33333333)
+  return Math.imul((n + (n >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24
+}
+
+/** Zeros below the lowest one; 32 for 0. */
+export function trailingZeros(word: number): number {
+  return word === 0 ? 32 : 31 - Math.clz32(word & -word)
+}

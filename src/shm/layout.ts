@@ -1,0 +1,94 @@
+// The shared memory of one migration: which word is where, and which thread writes it.
+//
+// One SharedArrayBuffer, made by the embedding thread, seen by the coordinator (C) and the channel threads (H):
+//
+//   control   CONTROL_WORDS int32
+//   channels  n × CHANNEL_WORDS int32
+//   counters  (n + 1) × COUNTER_WORDS int64   the coordinator's are the last
+//   jobs      n × RING_DEPTH int32            the slot or command at each place of a channel's ring
+//   slots     (n × RING_DEPTH + 1) × slotWords(pagesPerPacket) uint32
+
+/** Words of the control area. */
+export const CONTROL = {
+  /** 1 once every thread is to stop. Anyone writes it, once. */
+  stop: 0,
+  /** Place of the thread whose error came first, plus 1; 0 while there is none. Compare-and-exchange only. */
+  failed: 1,
+  /** Semaphore: something happened that the coordinator waits for. H and the embedding thread post. */
+  coordinator: 2,
+  /** Semaphore of the embedding thread's answers (the program is stopped). */
+  answers: 3,
+  /** Destination: number of barriers that the channels may pass. C writes. */
+  released: 4,
+  /** Destination: 1 once the main stream is at its end, and what channels still carry belongs to nothing. C writes. */
+  ending: 5,
+  /** Fault points that a test armed, as a mask. Written before the threads start. */
+  faults: 6,
+  /** Number of the next packet. H adds. */
+  packetNum: 7,
+} as const
+export const CONTROL_WORDS = 8
+
+/** Words of one channel's area. */
+export const CHANNEL = {
+  /** Semaphore: jobs in the ring, or on the destination a barrier released. C posts. */
+  wake: 0,
+  /** Jobs ever put into the ring. C writes. */
+  head: 1,
+  /** Jobs ever finished. H writes. */
+  tail: 2,
+  /** SYNC packets sent, or on the destination reached. H writes. */
+  syncs: 3,
+  /** One of {@link CHANNEL_STATE}. H writes. */
+  state: 4,
+  /** OS thread id while the thread lives, 0 before and after. The thread itself writes. */
+  tid: 5,
+} as const
+export const CHANNEL_WORDS = 6
+
+export const CHANNEL_STATE = { starting: 0, running: 1, ended: 2 } as const
+
+/** Counters of one thread, each written by that thread only. */
+export const COUNTER = {
+  /** Bytes sent or received on the thread's connection. */
+  bytes: 0,
+  packets: 1,
+  normalPages: 2,
+  zeroPages: 3,
+  /** Coordinator only: its OS thread id. */
+  tid: 4,
+  /** Coordinator only: passes begun ("dirty-sync-count"). */
+  passes: 5,
+  /** Coordinator only: bytes left to send, as of the last look. */
+  remaining: 6,
+  /** Coordinator only: pages made dirty per second in the last pass. */
+  dirtyPagesRate: 7,
+} as const
+export const COUNTER_WORDS = 8
+
+/** Jobs that a channel's ring holds. Enough that a busy channel seldom sleeps, few enough that a pass ends soon. */
+export const RING_DEPTH = 4
+
+/** Words of a slot: RAM block's index, number of pages, then the pages' indices in the block. */
+export const SLOT = { block: 0, count: 1, pages: 2 } as const
+
+/** What a place of a ring holds besides slot numbers, which are 0 and up. */
+export const JOB = { sync: -1, quit: -2 } as const
+
+export interface ShmShape {
+  /** Multifd channels, 0 for the single-channel stream. */
+  channels: number
+  pagesPerPacket: number
+}
+
+/** Byte offsets of the areas, and the total. */
+export function shmOffsets({ channels, pagesPerPacket }: ShmShape) {
+  const slotWords = SLOT.pages + pagesPerPacket
+  const slotCount = channels * RING_DEPTH + 1
+  const control = 0
+  const channelAreas = control + 4 * CONTROL_WORDS
+  const counters = Math.ceil((channelAreas + 4 * channels * CHANNEL_WORDS) / 64) * 64
+  const jobs = counters + 8 * (channels + 1) * COUNTER_WORDS
+  const slots = jobs + 4 * channels * RING_DEPTH
+  return { control, channelAreas, counters, jobs, slots, slotWords, slotCount, total: slots + 4 * slotCount * slotWords }
+}

@@ -1,0 +1,155 @@
+// One thread's view of a migration's shared memory: the only place that reads and writes its words.
+
+import { CHANNEL, CHANNEL_WORDS, CONTROL, CONTROL_WORDS, COUNTER_WORDS, type ShmShape, shmOffsets } from './layout.js'
+import { Semaphore } from './semaphore.js'
+
+/** What crosses to a thread: the memory and its shape. */
+export interface ShmHandle extends ShmShape {
+  buffer: SharedArrayBuffer
+}
+
+/** Totals over threads, as far as they have come. */
+export interface CounterTotals {
+  bytes: number
+  packets: number
+  normalPages: number
+  zeroPages: number
+}
+
+export class MigrationShm {
+  readonly handle: ShmHandle
+  readonly channels: number
+  /** Something happened that the coordinator waits for. */
+  readonly coordinator: Semaphore
+  /** The embedding thread has answered. */
+  readonly answers: Semaphore
+  readonly #control: Int32Array
+  readonly #channels: Int32Array
+  readonly #counters: BigInt64Array
+
+  constructor(handle: ShmHandle) {
+    const at = shmOffsets(handle)
+    this.handle = handle
+    this.channels = handle.channels
+    this.#control = new Int32Array(handle.buffer, at.control, CONTROL_WORDS)
+    this.#channels = new Int32Array(handle.buffer, at.channelAreas, handle.channels * CHANNEL_WORDS)
+    this.#counters = new BigInt64Array(handle.buffer, at.counters, (handle.channels + 1) * COUNTER_WORDS)
+    this.coordinator = new Semaphore(this.#control, CONTROL.coordinator)
+    this.answers = new Semaphore(this.#control, CONTROL.answers)
+  }
+
+  static create(shape: ShmShape, faults = 0): MigrationShm {
+    const shm = new MigrationShm({ ...shape, buffer: new SharedArrayBuffer(shmOffsets(shape).total) })
+    Atomics.store(shm.#control, CONTROL.faults, faults)
+    return shm
+  }
+
+  /** Place of the coordinator among the threads; channels have 0 … n-1. */
+  get coordinatorPlace(): number {
+    return this.channels
+  }
+
+  get stopped(): boolean {
+    return Atomics.load(this.#control, CONTROL.stop) !== 0
+  }
+
+  /** Tells every thread to stop and wakes those that wait. Descriptors are shut down by whoever holds them. */
+  stop(): void {
+    Atomics.store(this.#control, CONTROL.stop, 1)
+    this.coordinator.post()
+    this.answers.post()
+    for (let channel = 0; channel < this.channels; channel++) this.wake(channel).post()
+    Atomics.notify(this.#control, CONTROL.released)
+  }
+
+  /** Claims the place of the first failure. Only the thread that gets it has the error that is told. */
+  claimFailure(place: number): boolean {
+    return Atomics.compareExchange(this.#control, CONTROL.failed, 0, place + 1) === 0
+  }
+
+  /** The thread that failed first, or undefined. */
+  get failedPlace(): number | undefined {
+    const place = Atomics.load(this.#control, CONTROL.failed)
+    return place === 0 ? undefined : place - 1
+  }
+
+  faultArmed(mask: number): boolean {
+    return (Atomics.load(this.#control, CONTROL.faults) & mask) !== 0
+  }
+
+  nextPacketNum(): number {
+    return Atomics.add(this.#control, CONTROL.packetNum, 1) >>> 0
+  }
+
+  /** The semaphore that a channel's thread waits on. */
+  wake(channel: number): Semaphore {
+    return new Semaphore(this.#channels, channel * CHANNEL_WORDS + CHANNEL.wake)
+  }
+
+  channelWord(channel: number, word: number): number {
+    return Atomics.load(this.#channels, channel * CHANNEL_WORDS + word)
+  }
+
+  setChannelWord(channel: number, word: number, value: number): void {
+    Atomics.store(this.#channels, channel * CHANNEL_WORDS + word, value)
+  }
+
+  /** Counts one more SYNC of a channel and tells the coordinator. Pairs with `syncs` in the coordinator's wait. */
+  reachSync(channel: number): number {
+    const syncs = Atomics.add(this.#channels, channel * CHANNEL_WORDS + CHANNEL.syncs, 1) + 1
+    this.coordinator.post()
+    return syncs
+  }
+
+  syncs(channel: number): number {
+    return this.channelWord(channel, CHANNEL.syncs)
+  }
+
+  /** Lets every channel pass barrier number `count` and those before it. */
+  release(count: number): void {
+    Atomics.store(this.#control, CONTROL.released, count)
+    Atomics.notify(this.#control, CONTROL.released)
+  }
+
+  get released(): number {
+    return Atomics.load(this.#control, CONTROL.released)
+  }
+
+  /** Waits until barrier `count` is released or the time is over. Pairs with {@link release}. */
+  waitReleased(count: number, timeoutMs: number): boolean {
+    const released = this.released
+    if (released >= count) return true
+    Atomics.wait(this.#control, CONTROL.released, released, timeoutMs)
+    return this.released >= count
+  }
+
+  get ending(): boolean {
+    return Atomics.load(this.#control, CONTROL.ending) !== 0
+  }
+
+  /** Declares the main stream over and lets the channels that are parked at a SYNC go on to their end. */
+  end(): void {
+    Atomics.store(this.#control, CONTROL.ending, 1)
+    this.release(0x7fffffff)
+  }
+
+  /** Adds to one of a thread's counters; the thread's own only. */
+  count(place: number, counter: number, by: number): void {
+    Atomics.add(this.#counters, place * COUNTER_WORDS + counter, BigInt(by))
+  }
+
+  setCounter(place: number, counter: number, value: number): void {
+    Atomics.store(this.#counters, place * COUNTER_WORDS + counter, BigInt(Math.floor(value)))
+  }
+
+  counter(place: number, counter: number): number {
+    return Number(Atomics.load(this.#counters, place * COUNTER_WORDS + counter))
+  }
+
+  /** Sum over the channels, or over the channels and the coordinator. */
+  sum(counter: number, withCoordinator: boolean): number {
+    let total = withCoordinator ? this.counter(this.coordinatorPlace, counter) : 0
+    for (let channel = 0; channel < this.channels; channel++) total += this.counter(channel, counter)
+    return total
+  }
+}

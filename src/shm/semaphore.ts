@@ -1,0 +1,44 @@
+// A counting semaphore in one word of shared memory.
+
+/** Posted by any thread; waited for by threads that may block, which the embedding program's main thread may not. */
+export class Semaphore {
+  readonly #words: Int32Array
+  readonly #at: number
+
+  constructor(words: Int32Array, at: number) {
+    this.#words = words
+    this.#at = at
+  }
+
+  /** Adds one and wakes one waiter. Pairs with the exchange in {@link tryWait}: what came before is seen after it. */
+  post(): void {
+    Atomics.add(this.#words, this.#at, 1)
+    Atomics.notify(this.#words, this.#at, 1)
+  }
+
+  /** Takes one if there is one. */
+  tryWait(): boolean {
+    for (;;) {
+      const count = Atomics.load(this.#words, this.#at)
+      if (count <= 0) return false
+      if (Atomics.compareExchange(this.#words, this.#at, count, count - 1) === count) return true
+    }
+  }
+
+  /** Takes one, waiting up to `timeoutMs`. Returns false when the time is over. */
+  wait(timeoutMs: number): boolean {
+    if (this.tryWait()) return true
+    const end = performance.now() + timeoutMs
+    for (;;) {
+      const left = end - performance.now()
+      if (left <= 0) return false
+      Atomics.wait(this.#words, this.#at, 0, left)
+      if (this.tryWait()) return true
+    }
+  }
+
+  /** Takes all there are: for a waiter that looks at the state itself after it wakes. */
+  drain(): void {
+    Atomics.exchange(this.#words, this.#at, 0)
+  }
+}

@@ -1,0 +1,122 @@
+// Slots: batches of pages (MultiFDPages) that the coordinator and the channel threads pass each other by swapping.
+//
+// A channel's ring has RING_DEPTH places, and each place always holds one slot (or the job that took its turn). The
+// coordinator fills a spare slot of its own, puts it into a free place and keeps the slot that lay there. So a slot has
+// one owner at any time: the coordinator while it is the spare one or lies in a free place, the channel between `head`
+// and `tail`. The block of a slot is read by its owner only.
+
+import { CHANNEL, type JOB, RING_DEPTH, shmOffsets } from './layout.js'
+import type { MigrationShm } from './migration-shm.js'
+
+class SlotTable {
+  readonly jobs: Int32Array
+  readonly #slots: Uint32Array[] = []
+
+  constructor(shm: MigrationShm) {
+    const at = shmOffsets(shm.handle)
+    this.jobs = new Int32Array(shm.handle.buffer, at.jobs, shm.channels * RING_DEPTH)
+    for (let i = 0; i < at.slotCount; i++) {
+      this.#slots.push(new Uint32Array(shm.handle.buffer, at.slots + 4 * i * at.slotWords, at.slotWords))
+    }
+  }
+
+  slot(number: number): Uint32Array {
+    return this.#slots[number]!
+  }
+}
+
+/** The coordinator's end of every ring. */
+export class SlotDispatcher {
+  readonly #shm: MigrationShm
+  readonly #table: SlotTable
+  // The slot that lies in each place, whether its last job was a batch or not.
+  readonly #resting: number[] = []
+  readonly #heads: number[]
+  #spare: number
+  #turn = 0
+
+  constructor(shm: MigrationShm) {
+    this.#shm = shm
+    this.#table = new SlotTable(shm)
+    for (let place = 0; place < shm.channels * RING_DEPTH; place++) this.#resting.push(place)
+    this.#spare = shm.channels * RING_DEPTH
+    this.#heads = Array.from({ length: shm.channels }, () => 0)
+  }
+
+  /** The words of the slot to fill: see SLOT. It is the coordinator's until {@link dispatch}. */
+  get spare(): Uint32Array {
+    return this.#table.slot(this.#spare)
+  }
+
+  #hasRoom(channel: number): boolean {
+    return ((this.#heads[channel]! - this.#shm.channelWord(channel, CHANNEL.tail)) | 0) < RING_DEPTH
+  }
+
+  /** Hands the spare slot to the next channel that has room, in turn; false when none has. */
+  dispatch(): boolean {
+    const { channels } = this.#shm
+    for (let i = 0; i < channels; i++) {
+      const channel = (this.#turn + i) % channels
+      if (!this.#hasRoom(channel)) continue
+      const place = channel * RING_DEPTH + (this.#heads[channel]! % RING_DEPTH)
+      const handed = this.#spare
+      this.#spare = this.#resting[place]!
+      this.#resting[place] = handed
+      this.#put(channel, handed)
+      this.#turn = (channel + 1) % channels
+      return true
+    }
+    return false
+  }
+
+  /** Queues SYNC or the end of work on one channel; false when its ring is full. */
+  command(channel: number, job: (typeof JOB)[keyof typeof JOB]): boolean {
+    if (!this.#hasRoom(channel)) return false
+    this.#put(channel, job)
+    return true
+  }
+
+  #put(channel: number, job: number): void {
+    const head = this.#heads[channel]!
+    this.#table.jobs[channel * RING_DEPTH + (head % RING_DEPTH)] = job
+    this.#heads[channel] = head + 1
+    // Pairs with the wait in SlotWorker.next: the slot's words and the job are seen by who takes this post.
+    this.#shm.setChannelWord(channel, CHANNEL.head, (head + 1) | 0)
+    this.#shm.wake(channel).post()
+  }
+}
+
+/** One channel's end of its ring. */
+export class SlotWorker {
+  readonly #shm: MigrationShm
+  readonly #channel: number
+  readonly #table: SlotTable
+  readonly #wake
+  #tail = 0
+
+  constructor(shm: MigrationShm, channel: number) {
+    this.#shm = shm
+    this.#channel = channel
+    this.#table = new SlotTable(shm)
+    this.#wake = shm.wake(channel)
+  }
+
+  /** Waits for the next job: a slot's number, or one of JOB. Undefined when the migration was stopped. */
+  next(): number | undefined {
+    while (!this.#wake.wait(1000)) if (this.#shm.stopped) return undefined
+    if (this.#shm.stopped) return undefined
+    return this.#table.jobs[this.#channel * RING_DEPTH + (this.#tail % RING_DEPTH)]
+  }
+
+  /** The words of a slot that {@link next} returned; this channel's until {@link finish}. */
+  slot(number: number): Uint32Array {
+    return this.#table.slot(number)
+  }
+
+  /** Gives the place back. Pairs with the look at `tail` in SlotDispatcher. */
+  finish(): void {
+    this.#tail++
+    this.#shm.setChannelWord(this.#channel, CHANNEL.tail, this.#tail | 0)
+    this.#shm.coordinator.post()
+  }
+}
