@@ -124,9 +124,12 @@ export class DescriptorChannel implements Channel {
         syscall,
       })
     }
-    return systemError('ERR_MULTIFD_IO', `${describe(this.name)}: can not ${what} the connection`, syscall, number).onChannel(
-      this.name,
-    )
+    return systemError(
+      'ERR_MULTIFD_IO',
+      `${describe(this.name)}: can not ${what} the connection`,
+      syscall,
+      number,
+    ).onChannel(this.name)
   }
 
   shutdown(): void {

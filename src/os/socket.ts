@@ -210,16 +210,16 @@ export function closeDescriptor(fd: number): void {
   libc().close(fd)
 }
 
-let peekBuffer: PinnedBuffer | undefined
+let smallBuffer: PinnedBuffer | undefined
 
 /**
- * Looks at up to `length` (64 at most) waiting bytes without taking them and without waiting.
+ * Takes, or with `peek` looks at, up to `length` (512 at most) waiting bytes without waiting.
  * Returns undefined when none wait, and an empty array at the end of the stream.
  */
-export function peekNow(fd: number, length: number): Uint8Array | undefined {
-  peekBuffer ??= new PinnedBuffer(128)
-  const got = libc().recv(fd, peekBuffer.address, length, MSG.peek | MSG.dontWait)
-  if (got >= 0) return peekBuffer.bytes.slice(0, got)
+export function receiveNow(fd: number, length: number, peek = false): Uint8Array | undefined {
+  smallBuffer ??= new PinnedBuffer(512)
+  const got = libc().recv(fd, smallBuffer.address, Math.min(length, 512), MSG.dontWait | (peek ? MSG.peek : 0))
+  if (got >= 0) return smallBuffer.bytes.slice(0, got)
   const number = errno()
   if (number === ERRNO.again || number === ERRNO.intr) return undefined
   throw systemError('ERR_MULTIFD_IO', 'can not read from a connection', 'recv', number)

@@ -2,7 +2,7 @@
 
 import { closeSync, fstatSync, ftruncateSync, openSync } from 'node:fs'
 import { MultifdError } from '../errors.js'
-import { adviseHugePages, addressOf, HOST_PAGE_SIZE, isZero, mapFile, type Mapping, viewOf } from '../os/memory.js'
+import { addressOf, adviseHugePages, HOST_PAGE_SIZE, isZero, type Mapping, mapFile, viewOf } from '../os/memory.js'
 import { SharedBitmap } from '../shm/bitmap.js'
 
 /** Longest name of a block, in bytes: it has one length byte on the wire. */
@@ -69,7 +69,10 @@ export class RamBlock {
   static allocate(options: { idstr: string; size: number }): RamBlock {
     const { idstr, size } = checkShape(options)
     if (size > ALLOCATE_MAX) {
-      throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': allocate makes up to 4 GiB; map a file for more`)
+      throw new MultifdError(
+        'ERR_MULTIFD_ARGUMENT',
+        `block '${idstr}': allocate makes up to 4 GiB; map a file for more`,
+      )
     }
     const wasmPages = Math.ceil(size / WASM_PAGE)
     let memory: SharedArrayBuffer
@@ -97,10 +100,11 @@ export class RamBlock {
     size: number
     offset?: number
     writable?: boolean
+    pageSize?: number
     populated?: SharedBitmap
   }): RamBlock {
     const { idstr, size } = checkShape(options)
-    const { path, offset = 0, writable = true } = options
+    const { path, offset = 0, writable = true, pageSize = HOST_PAGE_SIZE } = options
     if (!Number.isSafeInteger(offset) || offset < 0 || offset % HOST_PAGE_SIZE !== 0) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': offset ${offset} is not a multiple of 4096`)
     }
@@ -115,12 +119,14 @@ export class RamBlock {
       const length = fstatSync(fd).size
       if (length < offset + size) {
         if (!writable) {
-          throw new MultifdError('ERR_MULTIFD_FILE', `${path} has ${length} bytes, block '${idstr}' needs ${offset + size}`)
+          throw new MultifdError(
+            'ERR_MULTIFD_FILE',
+            `${path} has ${length} bytes, block '${idstr}' needs ${offset + size}`,
+          )
         }
         ftruncateSync(fd, offset + size)
       }
       const mapping = mapFile(fd, offset, size, writable)
-      const pageSize = HOST_PAGE_SIZE
       const dirty = new SharedBitmap(size / pageSize).buffer
       const handle: RamBlockHandle = { idstr, size, pageSize, address: mapping.address, dirty }
       if (options.populated) handle.populated = options.populated.buffer
@@ -183,7 +189,8 @@ export class RamBlock {
     if (this.populated && !this.populated.has(page)) return true
     const offset = page * this.pageSize
     // Two words of JavaScript's settle almost every page that has data; the whole page is compared only then.
-    if (this.#words && (this.#words[offset / 4] !== 0 || this.#words[(offset + this.pageSize) / 4 - 1] !== 0)) return false
+    if (this.#words && (this.#words[offset / 4] !== 0 || this.#words[(offset + this.pageSize) / 4 - 1] !== 0))
+      return false
     return isZero(this.address + offset, this.pageSize)
   }
 

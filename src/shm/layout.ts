@@ -90,5 +90,14 @@ export function shmOffsets({ channels, pagesPerPacket }: ShmShape) {
   const counters = Math.ceil((channelAreas + 4 * channels * CHANNEL_WORDS) / 64) * 64
   const jobs = counters + 8 * (channels + 1) * COUNTER_WORDS
   const slots = jobs + 4 * channels * RING_DEPTH
-  return { control, channelAreas, counters, jobs, slots, slotWords, slotCount, total: slots + 4 * slotCount * slotWords }
+  return {
+    control,
+    channelAreas,
+    counters,
+    jobs,
+    slots,
+    slotWords,
+    slotCount,
+    total: slots + 4 * slotCount * slotWords,
+  }
 }

@@ -1,0 +1,76 @@
+// What the threads of both sides share: their place in the registry, their waits, and how they end.
+
+import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
+import { MultifdError, type PlainError } from '../errors.js'
+import type { WaitHook } from '../io/channel.js'
+import { describe } from '../io/descriptor-channel.js'
+import { nameThread } from '../os/thread.js'
+import { CHANNEL, CHANNEL_STATE } from '../shm/layout.js'
+import { MigrationShm, type ShmHandle } from '../shm/migration-shm.js'
+
+/** What every channel thread is started with. */
+export interface ChannelTask {
+  shm: ShmHandle
+  /** The channel's number. */
+  channel: number
+  /** Where the coordinator's hand-overs come from, each followed by a post of the channel's semaphore. */
+  port: MessagePort
+  /** Longest time that a transfer may rest once it has begun. */
+  stallTimeoutMs: number
+}
+
+/** How a thread ended: with the migration's first error, or without one to tell. */
+export interface ThreadOutcome {
+  error?: PlainError
+}
+
+/** Thrown to leave a loop when another thread's failure, or the caller, stopped the migration. Never told. */
+export class Stopped extends Error {}
+
+/**
+ * Runs a channel's loop from registration to deregistration: saved at its start, deleted at its end, and the first
+ * failure of all threads claimed and told.
+ */
+export function runChannelThread(task: ChannelTask, name: string, loop: (shm: MigrationShm) => void): ThreadOutcome {
+  const shm = new MigrationShm(task.shm)
+  const { channel } = task
+  try {
+    shm.setChannelWord(channel, CHANNEL.tid, nameThread(name))
+    shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.running)
+    loop(shm)
+    return {}
+  } catch (thrown) {
+    if (thrown instanceof Stopped) return {}
+    if (!shm.claimFailure(channel)) return {}
+    return { error: MultifdError.from(thrown).onChannel(channel).toPlain() }
+  } finally {
+    if (shm.failedPlace !== undefined) shm.stop()
+    shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.ended)
+    shm.setChannelWord(channel, CHANNEL.tid, 0)
+    shm.coordinator.post()
+  }
+}
+
+/** Waits for the coordinator's next hand-over. */
+export function waitHandOver<T>(shm: MigrationShm, task: ChannelTask): T {
+  const wake = shm.wake(task.channel)
+  while (!wake.wait(1000)) if (shm.stopped) throw new Stopped()
+  if (shm.stopped) throw new Stopped()
+  return takeHandOver<T>(task)!
+}
+
+/** The coordinator's next hand-over if it is there already. */
+export function takeHandOver<T>(task: ChannelTask): T | undefined {
+  return receiveMessageOnPort(task.port)?.message as T | undefined
+}
+
+/** Ends a channel's waits when the migration stops, or when a transfer rests for too long inside something. */
+export function channelWait(shm: MigrationShm, channel: number, stallTimeoutMs: number): WaitHook {
+  return (waitedMs, inside) => {
+    if (shm.stopped) throw new Stopped()
+    if (inside && stallTimeoutMs > 0 && waitedMs > stallTimeoutMs) {
+      const message = `${describe(channel)}: stalled, no byte moved for ${stallTimeoutMs} ms`
+      throw new MultifdError('ERR_MULTIFD_TIMEOUT', message, { channel })
+    }
+  }
+}

@@ -1,0 +1,6 @@
+// Fault points: places where a test can make the engine misbehave, each a bit that costs a load when it is off.
+
+export const FAULT = {
+  /** A receiving channel does not wait at SYNC: shows what the barrier is for. */
+  recvWithoutBarrier: 1,
+} as const

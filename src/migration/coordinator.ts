@@ -1,0 +1,159 @@
+// What the coordinators of both sides share: descriptors, waits, hand-overs to the channels, and the orderly end.
+
+import type { MessagePort } from 'node:worker_threads'
+import { Stopped, type ThreadOutcome } from '../channel/thread.js'
+import { MultifdError } from '../errors.js'
+import { DescriptorChannel, describe } from '../io/descriptor-channel.js'
+import { closeDescriptor, shutdownBoth } from '../os/socket.js'
+import { nameThread } from '../os/thread.js'
+import { CHANNEL, CHANNEL_STATE, COUNTER } from '../shm/layout.js'
+import { MigrationShm, type ShmHandle } from '../shm/migration-shm.js'
+import type { CoordinatorMessage } from './messages.js'
+import type { MigrationParameters } from './parameters.js'
+
+const THREADS_END_MS = 10_000
+const LOOK_MS = 100
+
+/** What every coordinator is started with. */
+export interface CoordinatorTask {
+  shm: ShmHandle
+  /** To each channel's thread, by channel number. */
+  ports: MessagePort[]
+  /** To the embedding thread. */
+  toProgram: MessagePort
+  parameters: MigrationParameters
+}
+
+/** The coordinator of one migration, in its own thread. */
+export class Coordinator {
+  readonly shm: MigrationShm
+  readonly parameters: MigrationParameters
+  readonly #task: CoordinatorTask
+  readonly #descriptors: number[] = []
+  #main: DescriptorChannel | undefined
+  #progress = -1
+  #progressAt = 0
+
+  constructor(task: CoordinatorTask) {
+    this.shm = new MigrationShm(task.shm)
+    this.parameters = task.parameters
+    this.#task = task
+  }
+
+  /** Runs `body` from registration to deregistration; every descriptor it took is closed when it returns. */
+  static run(task: CoordinatorTask, name: string, body: (coordinator: Coordinator) => void): ThreadOutcome {
+    const coordinator = new Coordinator(task)
+    const { shm } = coordinator
+    shm.setCounter(shm.coordinatorPlace, COUNTER.tid, nameThread(name))
+    let outcome: ThreadOutcome = {}
+    try {
+      body(coordinator)
+    } catch (thrown) {
+      if (!(thrown instanceof Stopped) && shm.claimFailure(shm.coordinatorPlace)) {
+        outcome = { error: MultifdError.from(thrown).toPlain() }
+      }
+      shm.stop()
+    }
+    coordinator.#finish()
+    shm.setCounter(shm.coordinatorPlace, COUNTER.tid, 0)
+    return outcome
+  }
+
+  /** Takes a descriptor over: it is closed when the migration ends, after every thread that uses it. */
+  own(fd: number): number {
+    this.#descriptors.push(fd)
+    return fd
+  }
+
+  /** The main channel over a descriptor, which is taken over. */
+  openMain(fd: number, wait: (waitedMs: number, inside: boolean) => void): DescriptorChannel {
+    this.#main = new DescriptorChannel(fd, 'main', wait)
+    return this.#main
+  }
+
+  /** Hands something over to a channel's thread. Pairs with waitHandOver and takeHandOver there. */
+  handOver(channel: number, message: object, wake: boolean): void {
+    this.#task.ports[channel]!.postMessage(message)
+    if (wake) this.shm.wake(channel).post()
+  }
+
+  tell(message: CoordinatorMessage): void {
+    this.#task.toProgram.postMessage(message)
+  }
+
+  /** Asks the embedding program something and waits for its answer. */
+  ask(message: CoordinatorMessage): void {
+    this.tell(message)
+    while (!this.shm.answers.wait(1000)) this.checkStopped()
+    this.checkStopped()
+  }
+
+  checkStopped(): void {
+    if (this.shm.stopped) throw new Stopped()
+  }
+
+  /** Waits until `done`, waking whenever a channel reports. `stalled` makes the error when nothing moves for too long. */
+  waitFor(done: () => boolean, stalled: () => string): void {
+    this.noteProgress()
+    while (!done()) {
+      this.checkStopped()
+      this.shm.coordinator.wait(LOOK_MS)
+      this.checkProgress(stalled)
+    }
+    this.checkStopped()
+  }
+
+  /** Restarts the clock of {@link checkProgress}. */
+  noteProgress(): void {
+    this.#progress = -1
+  }
+
+  /** Fails when no thread moved a byte for the stall timeout. */
+  checkProgress(stalled: () => string): void {
+    const now = performance.now()
+    const progress = this.shm.sum(COUNTER.bytes, true)
+    if (progress !== this.#progress) {
+      this.#progress = progress
+      this.#progressAt = now
+      return
+    }
+    const { stallTimeoutMs } = this.parameters
+    if (stallTimeoutMs > 0 && now - this.#progressAt > stallTimeoutMs) {
+      throw new MultifdError('ERR_MULTIFD_TIMEOUT', `${stalled()} for ${stallTimeoutMs} ms`)
+    }
+  }
+
+  channelEnded(channel: number): boolean {
+    return this.shm.channelWord(channel, CHANNEL.state) === CHANNEL_STATE.ended
+  }
+
+  /** Channels whose thread has ended although `syncs` says that it should have more to say. */
+  firstShortOf(syncs: number): number | undefined {
+    for (let channel = 0; channel < this.shm.channels; channel++) if (this.shm.syncs(channel) < syncs) return channel
+    return undefined
+  }
+
+  // Stops what still runs, waits for the channel threads, and only then closes: a descriptor's number may be anyone's
+  // as soon as it is closed.
+  #finish(): void {
+    if (this.shm.stopped) {
+      for (const fd of this.#descriptors) shutdownBoth(fd)
+      this.#main?.shutdown()
+    }
+    const deadline = performance.now() + THREADS_END_MS
+    for (let channel = 0; channel < this.shm.channels; channel++) {
+      while (!this.channelEnded(channel) && performance.now() < deadline) {
+        if (this.shm.stopped) this.shm.wake(channel).post()
+        this.shm.coordinator.wait(LOOK_MS)
+      }
+    }
+    for (const fd of this.#descriptors) closeDescriptor(fd)
+    this.#main?.close()
+  }
+}
+
+/** "channel 3" or "channels 1, 2" of the channels that `which` picks. */
+export function nameChannels(count: number, which: (channel: number) => boolean): string {
+  const picked = Array.from({ length: count }, (_, channel) => channel).filter(which)
+  return picked.length === 1 ? describe(picked[0]!) : `channels ${picked.join(', ')}`
+}

@@ -1,0 +1,83 @@
+// Where a migration is received into: a program's own blocks here, a snapshot file in src/snapshot.
+
+import { MultifdError } from '../errors.js'
+import type { RamBlock } from '../ram/block.js'
+import { LoadBlock } from '../ram/load-block.js'
+import type { RamSetupBlock } from '../wire/ram.js'
+import type { Configuration } from '../wire/stream.js'
+
+/** What a stream said before its pages. */
+export interface LoadSetup {
+  configuration: Configuration
+  blocks: RamSetupBlock[]
+  /** Bytes of a target page. */
+  pageSize: number
+  ramSectionId: number
+}
+
+/** What a stream had besides pages. */
+export interface LoadedState {
+  /** Sections before and after the RAM set-up, verbatim. */
+  beforeRam: Uint8Array
+  afterRam: Uint8Array
+  switchoverStart: boolean
+  /** Everything after the RAM's last section, to the end of the stream. */
+  deviceState: Uint8Array
+}
+
+export interface LoadTarget {
+  /** Whether device sections are kept as they are; otherwise the target has no place for any. */
+  readonly keepsDeviceState: boolean
+  /**
+   * Makes the blocks ready to be written.
+   *
+   * @throws MultifdError ERR_MULTIFD_BLOCK, ERR_MULTIFD_MACHINE, ERR_MULTIFD_FILE
+   */
+  setUp(setup: LoadSetup): LoadBlock[]
+  /** Everything came. When this returns it is kept for good. */
+  complete(state: LoadedState): void
+  /** Always called last, once no thread uses the blocks; undoes what was not completed. */
+  close(): void
+}
+
+/** Receives into blocks that the program has already. */
+export class ProgramTarget implements LoadTarget {
+  readonly keepsDeviceState = false
+  readonly #blocks: RamBlock[]
+  readonly #machineType: string
+
+  constructor(blocks: RamBlock[], machineType: string) {
+    this.#blocks = blocks
+    this.#machineType = machineType
+  }
+
+  setUp({ configuration, blocks, pageSize }: LoadSetup): LoadBlock[] {
+    if (configuration.machineType !== this.#machineType) {
+      const message = `machine type '${configuration.machineType}' is not the expected '${this.#machineType}'`
+      throw new MultifdError('ERR_MULTIFD_MACHINE', message)
+    }
+    if (this.#blocks.some((block) => block.pageSize !== pageSize)) {
+      throw new MultifdError('ERR_MULTIFD_MACHINE', `page size ${pageSize} is not this side's`)
+    }
+    const loaded = blocks.map(({ idstr, usedLength }) => {
+      const block = this.#blocks.find((own) => own.idstr === idstr)
+      if (!block) throw new MultifdError('ERR_MULTIFD_BLOCK', `the source has a block '${idstr}', this side has none`)
+      if (block.size !== usedLength) {
+        const message = `block '${idstr}' has ${usedLength} bytes at the source and ${block.size} here`
+        throw new MultifdError('ERR_MULTIFD_BLOCK', message)
+      }
+      return LoadBlock.of(block)
+    })
+    const missing = this.#blocks.find(({ idstr }) => !blocks.some((other) => other.idstr === idstr))
+    if (missing) throw new MultifdError('ERR_MULTIFD_BLOCK', `the source has no block '${missing.idstr}'`)
+    return loaded
+  }
+
+  complete(): void {
+    // The pages are in place.
+  }
+
+  close(): void {
+    // The blocks are the program's.
+  }
+}

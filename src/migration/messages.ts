@@ -1,0 +1,23 @@
+// What a coordinator says to the embedding thread.
+
+import type { ThreadOutcome } from '../channel/thread.js'
+import type { PassInfo } from './statistics.js'
+import type { MigrationStatus } from './status.js'
+
+/** Times that a coordinator knows, ms. */
+export interface Figures {
+  setupTime: number
+  downtime: number
+  expectedDowntime: number
+}
+
+export type CoordinatorMessage =
+  | { type: 'status'; status: MigrationStatus }
+  | { type: 'pass'; info: PassInfo }
+  | { type: 'figures'; figures: Partial<Figures> }
+  /** Source: asks for the program to be stopped; answered through the semaphore. */
+  | { type: 'stop-program' }
+  /** Destination: what the stream said of its machine and RAM. */
+  | { type: 'set-up'; machineType: string; blocks: { idstr: string; size: number }[]; pageSize: number }
+  /** The last message. */
+  | { type: 'ended'; outcome: ThreadOutcome }

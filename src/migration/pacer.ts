@@ -1,0 +1,35 @@
+// Holds a source to its bandwidth: a bucket that fills at the allowed rate and may hold a few milliseconds of it.
+
+const BURST_MS = 5
+
+export class Pacer {
+  readonly #bytesPerMs: number
+  // Bytes that may be sent now; below zero they are owed.
+  #allowance = 0
+  #filledAt = 0
+
+  /** @param maxBandwidth bytes a second, 0 for no limit */
+  constructor(maxBandwidth: number) {
+    this.#bytesPerMs = maxBandwidth / 1000
+  }
+
+  /** Forgets what was saved up or owed: a pass begins. */
+  restart(): void {
+    this.#allowance = 0
+    this.#filledAt = performance.now()
+  }
+
+  /** Notes bytes as sent and waits until they may be. `wait` returns after at most the time it is given. */
+  sent(bytes: number, wait: (ms: number) => void): void {
+    if (this.#bytesPerMs === 0) return
+    this.#allowance -= bytes
+    for (;;) {
+      const now = performance.now()
+      const filled = this.#allowance + (now - this.#filledAt) * this.#bytesPerMs
+      this.#allowance = Math.min(filled, BURST_MS * this.#bytesPerMs)
+      this.#filledAt = now
+      if (this.#allowance >= 0) return
+      wait(-this.#allowance / this.#bytesPerMs)
+    }
+  }
+}

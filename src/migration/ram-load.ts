@@ -1,0 +1,179 @@
+// The destination's RAM: the records of RAM sections on the main channel, and the barriers that they mark.
+
+import type { RecvBlocks } from '../channel/recv.js'
+import { MultifdError } from '../errors.js'
+import type { StreamReader } from '../io/stream-reader.js'
+import type { LoadBlock } from '../ram/load-block.js'
+import { COUNTER } from '../shm/layout.js'
+import {
+  checkRamFlags,
+  decodeBlockName,
+  RAM_FLAG,
+  type RamSetupBlock,
+  type RamWord,
+  splitRamWord,
+} from '../wire/ram.js'
+import { type Coordinator, nameChannels } from './coordinator.js'
+
+const COUNT_EVERY = 1024
+
+export interface RamLoadOptions {
+  pageSize: number
+  /** Decodes the set-up list, whose lengths add up to `total`, and makes the blocks. */
+  setUp(total: number): LoadBlock[]
+}
+
+export class RamLoad {
+  readonly #coordinator: Coordinator
+  readonly #reader: StreamReader
+  readonly #options: RamLoadOptions
+  readonly #word: RamWord = { offset: 0, flags: 0 }
+  #blocks: LoadBlock[] | undefined
+  #current: LoadBlock | undefined
+  #flush: 'per-section' | 'per-round' | undefined
+  #flushSeen = false
+  #barriers = 0
+  #normalPages = 0
+  #zeroPages = 0
+  #counted = 0
+
+  constructor(coordinator: Coordinator, reader: StreamReader, options: RamLoadOptions) {
+    this.#coordinator = coordinator
+    this.#reader = reader
+    this.#options = options
+  }
+
+  /** Reads the records of one section, up to its EOS, and meets its barriers. */
+  loadSection(): void {
+    const { pageSize } = this.#options
+    for (;;) {
+      splitRamWord(this.#reader.u64(), pageSize, this.#word)
+      const kind = checkRamFlags(this.#word.flags)
+      if (kind === RAM_FLAG.eos) break
+      switch (kind) {
+        case RAM_FLAG.memSize:
+          this.#setUp(this.#word.offset)
+          break
+        case RAM_FLAG.flush:
+          this.#flushSeen = true
+          this.#barrier()
+          break
+        case RAM_FLAG.zero:
+          this.#loadZero()
+          break
+        case RAM_FLAG.page:
+          this.#loadPage()
+          break
+        case RAM_FLAG.xbzrle:
+          throw new MultifdError(
+            'ERR_MULTIFD_UNSUPPORTED',
+            'XBZRLE is not supported yet: switch xbzrle off at the source',
+          )
+      }
+    }
+    if (!this.#blocks) throw new MultifdError('ERR_MULTIFD_PROTOCOL', 'the RAM set-up has no list of blocks')
+    // The set-up's own section tells the dialect: a source that marks its rounds marks one here.
+    this.#flush ??= this.#flushSeen ? 'per-round' : 'per-section'
+    if (this.#flush === 'per-section') this.#barrier()
+    this.#count()
+  }
+
+  /**
+   * Checks that every page of every block came at least once.
+   *
+   * @param mayLack whether a block may lack pages: its device has memory that is unplugged or given back
+   * @throws MultifdError ERR_MULTIFD_BLOCK
+   */
+  checkComplete(mayLack: (idstr: string) => boolean): void {
+    for (const { block, received } of this.#blocks!) {
+      const missing = block.pages - received.count()
+      if (missing === 0 || mayLack(block.idstr)) continue
+      const first = received.next(0, false) * block.pageSize
+      const message =
+        `${missing} of ${block.pages} pages of block '${block.idstr}' never came, the first at 0x${first.toString(16)}: ` +
+        'do both sides have the same number of channels?'
+      throw new MultifdError('ERR_MULTIFD_BLOCK', message)
+    }
+  }
+
+  #setUp(total: number): void {
+    if (this.#blocks) throw new MultifdError('ERR_MULTIFD_PROTOCOL', 'a second RAM set-up')
+    this.#blocks = this.#options.setUp(total)
+    const message: RecvBlocks = { blocks: this.#blocks.map(({ handle }) => handle) }
+    for (let channel = 0; channel < this.#coordinator.shm.channels; channel++) {
+      this.#coordinator.handOver(channel, message, false)
+    }
+  }
+
+  #block(): LoadBlock {
+    if ((this.#word.flags & RAM_FLAG.continue) !== 0) {
+      if (!this.#current) throw new MultifdError('ERR_MULTIFD_PROTOCOL', 'CONTINUE without a block before it')
+    } else {
+      const name = decodeBlockName(this.#reader)
+      this.#current = this.#blocks?.find(({ block }) => block.idstr === name)
+      if (!this.#current) throw new MultifdError('ERR_MULTIFD_BLOCK', `unknown RAM block '${name}'`)
+    }
+    this.#current.checkPage(this.#word.offset)
+    return this.#current
+  }
+
+  #loadZero(): void {
+    const block = this.#block()
+    const fill = this.#reader.u8()
+    if (fill !== 0) throw new MultifdError('ERR_MULTIFD_PROTOCOL', `a ZERO record's fill byte is ${fill}, expected 0`)
+    block.gotZero(this.#word.offset)
+    this.#zeroPages++
+  }
+
+  #loadPage(): void {
+    const block = this.#block()
+    const { offset } = this.#word
+    this.#reader.into(block.block, offset, this.#options.pageSize)
+    block.gotData(offset)
+    if (++this.#normalPages % COUNT_EVERY === 0) this.#count()
+  }
+
+  #count(): void {
+    const { shm } = this.#coordinator
+    const place = shm.coordinatorPlace
+    shm.count(place, COUNTER.bytes, this.#reader.position - this.#counted)
+    shm.count(place, COUNTER.normalPages, this.#normalPages)
+    shm.count(place, COUNTER.zeroPages, this.#zeroPages)
+    this.#counted = this.#reader.position
+    this.#normalPages = 0
+    this.#zeroPages = 0
+    this.#coordinator.checkStopped()
+  }
+
+  // One mark takes exactly one SYNC of every channel; then all may go on.
+  #barrier(): void {
+    const { shm } = this.#coordinator
+    // A QEMU 8.1.0 writes the mark even without multifd.
+    if (shm.channels === 0) return
+    this.#count()
+    const barrier = ++this.#barriers
+    const behind = (channel: number): boolean => shm.syncs(channel) < barrier
+    this.#coordinator.waitFor(
+      () => {
+        const channel = this.#coordinator.firstShortOf(barrier)
+        if (channel === undefined) return true
+        // Ended first, short then still: it can not have reached it in between.
+        if (this.#coordinator.channelEnded(channel) && behind(channel)) {
+          this.#coordinator.checkStopped()
+          const message = `channel ${channel}: the peer closed it before barrier ${barrier}`
+          throw new MultifdError('ERR_MULTIFD_CLOSED', message, { channel })
+        }
+        return false
+      },
+      () => `${nameChannels(shm.channels, behind)}: no SYNC for barrier ${barrier}, and nothing else came`,
+    )
+    shm.release(barrier)
+  }
+
+  /** Blocks of the set-up, once it came. */
+  get setup(): LoadBlock[] | undefined {
+    return this.#blocks
+  }
+}
+
+export type { RamSetupBlock }

@@ -1,0 +1,273 @@
+// The source's coordinator: connects, sends set-up, passes, switchover and device state, and waits for the word.
+
+import type { SendHandOver } from '../channel/send.js'
+import type { ThreadOutcome } from '../channel/thread.js'
+import { MultifdError } from '../errors.js'
+import { connectTo } from '../io/connect.js'
+import { DescriptorChannel } from '../io/descriptor-channel.js'
+import { IoVector } from '../io/iovec.js'
+import { StreamWriter } from '../io/stream-writer.js'
+import { PinnedBuffer } from '../os/memory.js'
+import { isOpen, type SocketAddress } from '../os/socket.js'
+import { RamBlock, type RamBlockHandle } from '../ram/block.js'
+import { COUNTER } from '../shm/layout.js'
+import { parseUuid } from '../wire/bytes.js'
+import { COMMAND, encodeCommand } from '../wire/command.js'
+import { dialectOf } from '../wire/machine.js'
+import { encodeInitialPacket, INITIAL_PACKET_SIZE } from '../wire/multifd-initial.js'
+import { encodeRamSetup, RAM_IDSTR, RAM_SECTION_VERSION, ramSetupSize } from '../wire/ram.js'
+import {
+  configurationSize,
+  encodeConfiguration,
+  encodeFooter,
+  encodeSectionHeader,
+  encodeSectionPart,
+  encodeStreamHeader,
+  SECTION,
+} from '../wire/stream.js'
+import { Coordinator, type CoordinatorTask } from './coordinator.js'
+import type { Figures } from './messages.js'
+import { RamSave } from './ram-save.js'
+import { ReturnPath } from './return-path.js'
+
+const LOOK_MS = 100
+const FIRST_PING = 1
+
+/** What is migrated, and to whom. */
+export interface SourcePlan {
+  /** Where to connect, or the inherited descriptor that is connected already. */
+  destination: { addresses: SocketAddress[] } | { fd: number }
+  blocks: RamBlockHandle[]
+  machineType: string
+  /** Sent in the initial packets; in the configuration too if the destination is to check it. */
+  uuid?: string
+  validateUuid: boolean
+  /** Log2 of the page size, where the machine's varies. */
+  pageBits?: number
+  /** The RAM section's id: no other section of `early` and `deviceState` has it. */
+  ramSectionId: number
+  /** Sections before and after the RAM set-up, verbatim. */
+  beforeRam: Uint8Array
+  afterRam: Uint8Array
+  switchoverStart: boolean
+  /** What follows the RAM's last section, verbatim, to the end of the stream. */
+  deviceState: Uint8Array
+  /** Whether a program has to be stopped before the last pass. */
+  stopProgram: boolean
+}
+
+export type SourceTask = CoordinatorTask & SourcePlan
+
+export function runSource(task: SourceTask): ThreadOutcome {
+  return Coordinator.run(task, 'mig/src/main', (coordinator) => new SourceRun(coordinator, task).run())
+}
+
+class SourceRun {
+  readonly #coordinator: Coordinator
+  readonly #plan: SourcePlan
+  readonly #began = performance.now()
+  readonly #writer: StreamWriter
+  readonly #ram: RamSave
+  readonly #returnPath: ReturnPath | undefined
+
+  constructor(coordinator: Coordinator, plan: SourcePlan) {
+    const { parameters } = coordinator
+    const dialect = dialectOf(plan.machineType)
+    this.#coordinator = coordinator
+    this.#plan = plan
+    const main = this.#connectMain()
+    this.#writer = new StreamWriter(main)
+    this.#returnPath = parameters.returnPath ? new ReturnPath(main.fd) : undefined
+    const detection = zeroPagesAt(parameters, plan.machineType)
+    this.#ram = new RamSave(coordinator, this.#writer, {
+      blocks: plan.blocks.map((handle) => RamBlock.from(handle)),
+      flush: dialect.flush,
+      findZeroPages: detection === 'coordinator',
+    })
+  }
+
+  run(): void {
+    try {
+      this.#connectChannels()
+      this.#setUp()
+      this.#passes()
+      this.#switchover()
+    } catch (error) {
+      throw this.#betterReason(error)
+    }
+  }
+
+  #connectMain(): DescriptorChannel {
+    const { destination } = this.#plan
+    const fd = 'fd' in destination ? destination.fd : this.#connect(destination.addresses)
+    if (!isOpen(fd)) throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${fd} is not open`)
+    return this.#coordinator.openMain(fd, (waitedMs) => {
+      this.#coordinator.checkStopped()
+      const { stallTimeoutMs } = this.#coordinator.parameters
+      if (stallTimeoutMs > 0 && waitedMs > stallTimeoutMs) {
+        const message = `main channel: stalled, the peer took nothing for ${stallTimeoutMs} ms`
+        throw new MultifdError('ERR_MULTIFD_TIMEOUT', message, { channel: 'main' })
+      }
+    })
+  }
+
+  #connect(addresses: SocketAddress[]): number {
+    const { connectTimeoutMs } = this.#coordinator.parameters
+    return connectTo(addresses, connectTimeoutMs, () => this.#coordinator.checkStopped())
+  }
+
+  // In order, and each with its initial packet at once: QEMU's destinations read it in their main loop.
+  #connectChannels(): void {
+    const { destination, uuid, blocks } = this.#plan
+    const packet = new PinnedBuffer(INITIAL_PACKET_SIZE)
+    const vector = new IoVector(1)
+    for (let id = 0; id < this.#coordinator.shm.channels; id++) {
+      if ('fd' in destination) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'channels over one descriptor')
+      const fd = this.#coordinator.own(this.#connect(destination.addresses))
+      encodeInitialPacket(packet.view, 0, { uuid: uuid === undefined ? undefined : parseUuid(uuid), id })
+      vector.reset()
+      vector.push({ address: packet.address, size: INITIAL_PACKET_SIZE }, 0, INITIAL_PACKET_SIZE)
+      new DescriptorChannel(fd, id, () => this.#coordinator.checkStopped()).writeFull(vector)
+      const handOver: SendHandOver = { fd, pageSize: this.#ram.pageSize, blocks }
+      this.#coordinator.handOver(id, handOver, true)
+    }
+  }
+
+  #setUp(): void {
+    const { machineType, uuid, validateUuid, pageBits, blocks, ramSectionId } = this.#plan
+    const writer = this.#writer
+    const subsections = {
+      ...(pageBits === undefined ? {} : { pageBits }),
+      ...(validateUuid && uuid !== undefined ? { uuid } : {}),
+    }
+    const configuration = { machineType, subsections }
+    writer.commit(encodeStreamHeader(writer.view, writer.reserve(8)))
+    const size = configurationSize(configuration)
+    writer.commit(encodeConfiguration(writer.view, writer.reserve(size), configuration))
+    if (this.#returnPath) {
+      this.#command(COMMAND.openReturnPath)
+      const ping = new Uint8Array(4)
+      new DataView(ping.buffer).setUint32(0, FIRST_PING)
+      this.#command(COMMAND.ping, ping)
+    }
+    writer.putBytes(this.#plan.beforeRam)
+    const introduction = { sectionId: ramSectionId, idstr: RAM_IDSTR, instanceId: 0, versionId: RAM_SECTION_VERSION }
+    writer.commit(encodeSectionHeader(writer.view, writer.reserve(32), SECTION.start, introduction))
+    const entries = blocks.map(({ idstr, size }) => ({ idstr, usedLength: size }))
+    writer.commit(encodeRamSetup(writer.view, writer.reserve(ramSetupSize(entries)), entries))
+    this.#endSection()
+    writer.putBytes(this.#plan.afterRam)
+    writer.flush()
+  }
+
+  #command(number: Parameters<typeof encodeCommand>[2], payload?: Uint8Array): void {
+    const writer = this.#writer
+    writer.commit(encodeCommand(writer.view, writer.reserve(5 + (payload?.length ?? 0)), number, payload))
+  }
+
+  #beginSection(type: typeof SECTION.part | typeof SECTION.end): void {
+    const writer = this.#writer
+    writer.commit(encodeSectionPart(writer.view, writer.reserve(8), type, this.#plan.ramSectionId))
+  }
+
+  #endSection(): void {
+    const writer = this.#writer
+    this.#ram.endRecords()
+    writer.commit(encodeFooter(writer.view, writer.reserve(8), this.#plan.ramSectionId))
+    writer.flush()
+  }
+
+  #passes(): void {
+    const { shm, parameters } = this.#coordinator
+    const place = shm.coordinatorPlace
+    const setupTime = performance.now() - this.#began
+    this.#coordinator.tell({ type: 'figures', figures: { setupTime } })
+    this.#coordinator.tell({ type: 'status', status: 'active' })
+    this.#ram.start()
+    for (let pass = 1; ; pass++) {
+      shm.count(place, COUNTER.passes, 1)
+      const pages = this.#ram.pendingPages
+      const bytesBefore = shm.sum(COUNTER.bytes, true)
+      const began = performance.now()
+      shm.setCounter(place, COUNTER.remaining, pages * this.#ram.pageSize)
+      this.#beginSection(SECTION.part)
+      this.#ram.savePass()
+      this.#endSection()
+      this.#returnPath?.poll()
+      const durationMs = Math.max(performance.now() - began, 0.001)
+      const bytes = shm.sum(COUNTER.bytes, true) - bytesBefore
+      const added = this.#ram.synchronise()
+      const dirtyPagesRate = (added * 1000) / durationMs
+      shm.setCounter(place, COUNTER.dirtyPagesRate, dirtyPagesRate)
+      const remainingPages = this.#ram.pendingPages
+      // Of the pass before, in pages and not in bytes: zero pages cost next to nothing to send, and some may be again.
+      const bytesPerMs = bytes / durationMs
+      const expectedDowntime = (remainingPages * this.#ram.pageSize) / bytesPerMs
+      const bandwidth = bytesPerMs * 1000
+      this.#coordinator.tell({
+        type: 'pass',
+        info: { pass, pages, bytes, durationMs, bandwidth, remainingPages, dirtyPagesRate, expectedDowntime },
+      })
+      this.#coordinator.tell({ type: 'figures', figures: { expectedDowntime } })
+      if (remainingPages === 0 || expectedDowntime <= parameters.downtimeLimit) return
+    }
+  }
+
+  #switchover(): void {
+    const { shm } = this.#coordinator
+    const stopped = performance.now()
+    this.#coordinator.tell({ type: 'status', status: 'device' })
+    if (this.#plan.stopProgram) this.#coordinator.ask({ type: 'stop-program' })
+    shm.count(shm.coordinatorPlace, COUNTER.passes, 1)
+    this.#ram.synchronise()
+    shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, this.#ram.pendingPages * this.#ram.pageSize)
+    if (this.#plan.switchoverStart) this.#command(COMMAND.switchoverStart)
+    this.#beginSection(SECTION.end)
+    this.#ram.savePass()
+    this.#endSection()
+    this.#writer.putBytes(this.#plan.deviceState)
+    this.#writer.flush()
+    this.#ram.quit()
+    this.#awaitWord()
+    shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, 0)
+    const figures: Partial<Figures> = { downtime: performance.now() - stopped }
+    this.#coordinator.tell({ type: 'figures', figures })
+  }
+
+  #awaitWord(): void {
+    if (!this.#returnPath) return
+    const { completionTimeoutMs } = this.#coordinator.parameters
+    const began = performance.now()
+    for (;;) {
+      this.#returnPath.poll()
+      if (this.#returnPath.succeeded) return
+      this.#coordinator.checkStopped()
+      if (completionTimeoutMs > 0 && performance.now() - began > completionTimeoutMs) {
+        const message = `everything is sent, and the destination gave no word for ${completionTimeoutMs} ms`
+        throw new MultifdError('ERR_MULTIFD_TIMEOUT', message, { channel: 'main' })
+      }
+      this.#returnPath.wait(LOOK_MS)
+    }
+  }
+
+  // Where a write failed because the destination gave up, its own word says more than the broken connection.
+  #betterReason(error: unknown): unknown {
+    if (!(error instanceof MultifdError) || error.code !== 'ERR_MULTIFD_CLOSED' || !this.#returnPath) return error
+    try {
+      this.#returnPath.poll()
+    } catch (word) {
+      if ((word as MultifdError).code === 'ERR_MULTIFD_REMOTE') return word
+    }
+    return error
+  }
+}
+
+/** Who looks for zero pages: the coordinator (records on the main channel), the channels (in packets), or nobody. */
+export function zeroPagesAt(
+  { multifd, zeroPageDetection }: { multifd: boolean; zeroPageDetection: string },
+  machineType: string,
+): 'coordinator' | 'channels' | 'nobody' {
+  const wanted = zeroPageDetection === 'auto' ? dialectOf(machineType).zeroPages : zeroPageDetection
+  if (wanted === 'none') return 'nobody'
+  return wanted === 'multifd' && multifd ? 'channels' : 'coordinator'
+}

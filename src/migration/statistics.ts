@@ -1,0 +1,97 @@
+// A migration's figures, as query-migrate has them, in camelCase.
+
+import { COUNTER } from '../shm/layout.js'
+import type { MigrationShm } from '../shm/migration-shm.js'
+import type { Figures } from './messages.js'
+import type { MigrationStatus } from './status.js'
+
+/** RAM figures. Bytes, pages, and bytes or pages a second. */
+export interface RamStatistics {
+  /** Bytes on all connections. */
+  transferred: number
+  /** Bytes of dirty pages left, as of the last look. */
+  remaining: number
+  /** Bytes of all blocks. */
+  total: number
+  /** Zero pages. */
+  duplicate: number
+  /** Pages sent with data. */
+  normal: number
+  normalBytes: number
+  dirtyPagesRate: number
+  /** Megabits a second since the set-up. */
+  mbps: number
+  /** Passes begun. */
+  dirtySyncCount: number
+  /** Bytes on the multifd channels. */
+  multifdBytes: number
+  pagesPerSecond: number
+  pageSize: number
+}
+
+export interface MigrationStatistics {
+  status: MigrationStatus
+  /** ms, until now or until the end. */
+  totalTime: number
+  setupTime?: number
+  downtime?: number
+  expectedDowntime?: number
+  ram: RamStatistics
+}
+
+/** What is known when a pass ends. */
+export interface PassInfo {
+  /** From 1. */
+  pass: number
+  /** Pages sent in it, zero pages included. */
+  pages: number
+  /** Bytes put on all connections in it. */
+  bytes: number
+  durationMs: number
+  /** Bytes a second, on the wire. */
+  bandwidth: number
+  /** Pages that became dirty meanwhile and are still to be sent. */
+  remainingPages: number
+  /** Pages made dirty per second. */
+  dirtyPagesRate: number
+  /** What is left to send, in ms at the measured bandwidth. */
+  expectedDowntime: number
+}
+
+export interface StatisticsInput {
+  shm: MigrationShm
+  status: MigrationStatus
+  totalTime: number
+  totalBytes: number
+  pageSize: number
+  figures: Partial<Figures>
+}
+
+/** The figures at this instant, read from the shared counters. */
+export function readStatistics({ shm, status, totalTime, totalBytes, pageSize, figures }: StatisticsInput) {
+  const own = (counter: number): number => shm.counter(shm.coordinatorPlace, counter)
+  const transferred = shm.sum(COUNTER.bytes, true)
+  const normal = shm.sum(COUNTER.normalPages, true)
+  const duplicate = shm.sum(COUNTER.zeroPages, true)
+  const activeMs = Math.max(1, totalTime - (figures.setupTime ?? 0))
+  const statistics: MigrationStatistics = {
+    status,
+    totalTime,
+    ...figures,
+    ram: {
+      transferred,
+      remaining: own(COUNTER.remaining),
+      total: totalBytes,
+      duplicate,
+      normal,
+      normalBytes: normal * pageSize,
+      dirtyPagesRate: own(COUNTER.dirtyPagesRate),
+      mbps: (transferred * 8) / 1000 / activeMs,
+      dirtySyncCount: own(COUNTER.passes),
+      multifdBytes: shm.sum(COUNTER.bytes, false),
+      pagesPerSecond: Math.round(((normal + duplicate) * 1000) / activeMs),
+      pageSize,
+    },
+  }
+  return statistics
+}

@@ -1,0 +1,159 @@
+// The threads of one migration as the embedding thread sees them: started together, heard, and gone together.
+
+import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads'
+import { Piscina } from 'piscina'
+import type { ChannelTask, ThreadOutcome } from '../channel/thread.js'
+import { MultifdError, type PlainError } from '../errors.js'
+import { CHANNEL, COUNTER } from '../shm/layout.js'
+import { MigrationShm } from '../shm/migration-shm.js'
+import type { CoordinatorTask } from './coordinator.js'
+import type { CoordinatorMessage } from './messages.js'
+import type { MigrationParameters } from './parameters.js'
+
+/** A live thread of the migration, as query-migrationthreads has it. */
+export interface ThreadInfo {
+  name: string
+  /** Of the operating system. */
+  threadId: number
+}
+
+export interface ThreadsOptions {
+  side: 'src' | 'dst'
+  /** Entry file of the coordinator's worker, and of the channels'. */
+  coordinator: URL
+  channel: URL
+  /** Multifd channels, 0 for the single-channel stream. */
+  channels: number
+  pagesPerPacket: number
+  parameters: MigrationParameters
+  /** What the coordinator is started with besides {@link CoordinatorTask}. */
+  plan: object
+  /** What a channel is started with besides {@link ChannelTask}. */
+  channelPlan: object
+  onMessage(message: CoordinatorMessage): void
+  faults?: number
+}
+
+// Only the process itself knows that it exits: its threads must leave their system calls, which it waits for.
+const running = new Set<MigrationShm>()
+function stopAll(): void {
+  for (const shm of running) shm.stop()
+}
+
+export class MigrationThreads {
+  readonly shm: MigrationShm
+  /** Settles when every thread has ended: undefined, or the error that came first. Never rejects. */
+  readonly ended: Promise<MultifdError | undefined>
+  readonly #side: 'src' | 'dst'
+  #embeddingError: MultifdError | undefined
+
+  constructor(options: ThreadsOptions) {
+    const { channels, pagesPerPacket } = options
+    this.#side = options.side
+    this.shm = MigrationShm.create({ channels, pagesPerPacket }, options.faults)
+    this.ended = this.#run(options)
+  }
+
+  /** The live threads, at this instant. */
+  list(): ThreadInfo[] {
+    const { shm } = this
+    const threads = [{ name: `mig/${this.#side}/main`, threadId: shm.counter(shm.coordinatorPlace, COUNTER.tid) }]
+    const role = this.#side === 'src' ? 'send' : 'recv'
+    for (let channel = 0; channel < shm.channels; channel++) {
+      threads.push({ name: `mig/${this.#side}/${role}_${channel}`, threadId: shm.channelWord(channel, CHANNEL.tid) })
+    }
+    return threads.filter(({ threadId }) => threadId !== 0)
+  }
+
+  /** Stops everything with an error of the embedding thread's, unless another came first. */
+  fail(error: MultifdError): void {
+    // One place past the coordinator's is the embedding thread's.
+    if (this.shm.claimFailure(this.shm.coordinatorPlace + 1)) this.#embeddingError = error
+    this.shm.stop()
+  }
+
+  async #run(options: ThreadsOptions): Promise<MultifdError | undefined> {
+    const { shm } = this
+    if (running.size === 0) process.on('exit', stopAll)
+    running.add(shm)
+    const outcomes: (ThreadOutcome | undefined)[] = []
+    const pool = this.#startPool(options)
+    try {
+      const links = Array.from({ length: shm.channels }, () => new MessageChannel())
+      const tasks = links.map(async ({ port2 }, channel) => {
+        const { stallTimeoutMs } = options.parameters
+        const task: ChannelTask = { ...options.channelPlan, shm: shm.handle, channel, port: port2, stallTimeoutMs }
+        try {
+          outcomes[channel] = (await pool!.run(task, { transferList: [port2] })) as ThreadOutcome
+        } catch (cause) {
+          this.fail(new MultifdError('ERR_MULTIFD_INTERNAL', `thread of channel ${channel} died`, { channel, cause }))
+          // The coordinator waits for a word from it.
+          shm.setChannelWord(channel, CHANNEL.state, 2)
+        }
+      })
+      outcomes[shm.coordinatorPlace] = await this.#runCoordinator(options, links)
+      await Promise.all(tasks)
+      for (const { port1 } of links) port1.close()
+    } finally {
+      await pool?.destroy()
+      running.delete(shm)
+      if (running.size === 0) process.off('exit', stopAll)
+    }
+    return this.#firstError(outcomes)
+  }
+
+  #startPool({ channel }: ThreadsOptions): Piscina | undefined {
+    const threads = this.shm.channels
+    if (threads === 0) return undefined
+    return new Piscina({
+      filename: channel.href,
+      minThreads: threads,
+      maxThreads: threads,
+      // A loader of the embedding program's has no business in them.
+      execArgv: [],
+      // A thread that waits for a task must not freeze in it: `destroy` could not end it.
+      atomics: 'disabled',
+      resourceLimits: THREAD_LIMITS,
+    })
+  }
+
+  async #runCoordinator(options: ThreadsOptions, links: MessageChannel[]): Promise<ThreadOutcome> {
+    const { port1, port2 } = new MessageChannel()
+    const ports = links.map((link) => link.port1)
+    const task: CoordinatorTask = { shm: this.shm.handle, ports, toProgram: port2, parameters: options.parameters }
+    let outcome: ThreadOutcome | undefined
+    const hear = (message: CoordinatorMessage): void => {
+      if (message.type === 'ended') outcome = message.outcome
+      else options.onMessage(message)
+    }
+    port1.on('message', hear)
+    const worker = new Worker(options.coordinator, {
+      workerData: { ...options.plan, ...task },
+      transferList: [port2, ...ports],
+      execArgv: [],
+      resourceLimits: THREAD_LIMITS,
+    })
+    const death = await new Promise<unknown>((resolve) => {
+      worker.once('error', resolve)
+      worker.once('exit', () => resolve(undefined))
+    })
+    // What it said last may not have been heard yet.
+    port1.off('message', hear)
+    for (let last = receiveMessageOnPort(port1); last; last = receiveMessageOnPort(port1)) hear(last.message)
+    port1.close()
+    if (outcome) return outcome
+    this.fail(new MultifdError('ERR_MULTIFD_INTERNAL', 'the coordinator thread died', { cause: death }))
+    return {}
+  }
+
+  #firstError(outcomes: (ThreadOutcome | undefined)[]): MultifdError | undefined {
+    const place = this.shm.failedPlace
+    if (place === undefined) return undefined
+    const plain: PlainError | undefined = outcomes[place]?.error
+    if (plain) return MultifdError.fromPlain(plain)
+    return this.#embeddingError ?? new MultifdError('ERR_MULTIFD_INTERNAL', 'a thread failed without a word')
+  }
+}
+
+// A channel's thread has next to nothing on its heap; V8's defaults would set far more aside for each.
+const THREAD_LIMITS = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 256, stackSizeMb: 2 }

@@ -1,0 +1,74 @@
+// A RAM block on the destination: which of its pages came, and what a page that comes does to it.
+
+import { MultifdError } from '../errors.js'
+import { clearMemory } from '../os/memory.js'
+import { SharedBitmap } from '../shm/bitmap.js'
+import { encodeIdstr } from '../wire/multifd-packet.js'
+import { RamBlock, type RamBlockHandle } from './block.js'
+
+/** A {@link LoadBlock} as another thread gets it. */
+export interface LoadBlockHandle {
+  block: RamBlockHandle
+  received: SharedArrayBuffer
+}
+
+export class LoadBlock {
+  readonly block: RamBlock
+  /** Pages that came at least once. */
+  readonly received: SharedBitmap
+  /** The name as a packet's header has it. */
+  readonly idstr: Uint8Array
+
+  private constructor(block: RamBlock, received: SharedBitmap) {
+    this.block = block
+    this.received = received
+    this.idstr = encodeIdstr(block.idstr)
+  }
+
+  static of(block: RamBlock): LoadBlock {
+    return new LoadBlock(block, new SharedBitmap(block.pages))
+  }
+
+  static from(handle: LoadBlockHandle): LoadBlock {
+    const block = RamBlock.from(handle.block)
+    return new LoadBlock(block, new SharedBitmap(block.pages, handle.received))
+  }
+
+  get handle(): LoadBlockHandle {
+    return { block: this.block.handle, received: this.received.buffer }
+  }
+
+  /**
+   * Checks a page offset that a peer named; it is page-aligned already.
+   *
+   * @throws MultifdError ERR_MULTIFD_PROTOCOL
+   */
+  checkPage(offset: number): void {
+    const { block } = this
+    if (offset > block.size - block.pageSize) {
+      const message = `page offset 0x${offset.toString(16)} is beyond block '${block.idstr}' of ${block.size} bytes`
+      throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
+    }
+  }
+
+  /** A page whose data lies in place now. */
+  gotData(offset: number): void {
+    const { block } = this
+    const page = offset / block.pageSize
+    this.received.set(page)
+    // A snapshot keeps no zero page, not even one that was sent as data.
+    if (block.populated) {
+      block.populated.set(page)
+      if (block.isZeroPage(page)) block.populated.clear(page)
+    }
+  }
+
+  /** A page that is zero now. Nothing is written over what is zero already, so untouched memory stays untouched. */
+  gotZero(offset: number): void {
+    const { block } = this
+    const page = offset / block.pageSize
+    this.received.set(page)
+    if (block.populated) block.populated.clear(page)
+    else if (!block.isZeroPage(page)) clearMemory(block.address + offset, block.pageSize)
+  }
+}

@@ -1,0 +1,46 @@
+// Real guests through our peer: QEMU migrates to `multifd receive`, and `multifd send` migrates to QEMU.
+import t from 'tap'
+import { qemuVersions } from '../support/qemu/index.js'
+import { roundTrip, type Scenario, title } from './scenario.js'
+
+const channelCounts = [undefined, 1, 2, 4, 8] as const
+const guests = ['patterned', 'running'] as const
+/** The machine type that both QEMUs know. */
+const common = 'pc-i440fx-7.2'
+
+const scenarios: Scenario[] = []
+
+// Both roles against each version: every channel count over tcp with both guests, over unix with one or the other.
+for (const version of qemuVersions) {
+  const ends = { from: version, to: version }
+  for (const channels of channelCounts) {
+    for (const guest of guests) {
+      scenarios.push({ ...ends, machine: `pc-i440fx-${version}`, guest, channels, transport: 'tcp' })
+    }
+  }
+  for (const [at, channels] of channelCounts.entries()) {
+    const guest = guests[(at + 1) % guests.length]!
+    scenarios.push({ ...ends, machine: `pc-q35-${version}`, guest, channels, transport: 'unix', vga: 'std' })
+  }
+}
+
+// From one version to the other, on the machine type that both know.
+for (const channels of [undefined, 2, 4]) {
+  scenarios.push({ from: '7.2', to: '10.0', machine: common, guest: 'running', channels, transport: 'tcp' })
+  scenarios.push({ from: '10.0', to: '7.2', machine: common, guest: 'running', channels, transport: 'tcp' })
+}
+
+// A snapshot of ours that QEMU loads itself, and one of QEMU's own that we send.
+for (const guest of guests) {
+  for (const channels of [undefined, 4]) {
+    const how = { guest, channels, transport: 'tcp' } as const
+    scenarios.push({ from: '7.2', to: '10.0', machine: common, load: 'qemu', ...how })
+    scenarios.push({ from: '10.0', to: '10.0', machine: 'pc-i440fx-10.0', load: 'qemu', ...how })
+    scenarios.push({ from: '10.0', to: '7.2', machine: common, save: 'qemu', ...how })
+    scenarios.push({ from: '10.0', to: '10.0', machine: 'pc-i440fx-10.0', save: 'qemu', ...how })
+  }
+}
+
+t.jobs = 2
+t.setTimeout(600_000)
+for (const scenario of scenarios) t.test(title(scenario), (t) => roundTrip(t, scenario))
