@@ -25,6 +25,9 @@ const MSG_IOV = 16
 const MSG_IOVLEN = 24
 const MSG_SIZE = 56
 
+/** What it means when the kernel can not write what it received into memory that was checked. */
+export const NO_ROOM = 'what arrives can not be stored: the disk or the memory it goes to is full'
+
 const GONE = new Set(['EPIPE', 'ECONNRESET', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH'])
 
 export class DescriptorChannel implements Channel {

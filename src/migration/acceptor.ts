@@ -9,6 +9,7 @@ import { nameChannels } from './coordinator.js'
 
 const LOOK_MS = 100
 const MAGIC_SIZE = 4
+const NO_UUID = '00000000-0000-0000-0000-000000000000'
 
 export interface AcceptorOptions {
   /** The listening descriptor, non-blocking. */
@@ -34,6 +35,8 @@ export class Acceptor {
   readonly #channels: (number | undefined)[]
   #main: number | undefined
   #lastArrival = 0
+  /** Of the initial packets, once one came; undefined when it is all zero. */
+  uuid: string | undefined
 
   constructor(options: AcceptorOptions) {
     this.#options = options
@@ -149,6 +152,7 @@ export class Acceptor {
       throw new MultifdError('ERR_MULTIFD_CHANNEL', `channel id ${id} is used twice`, { channel: id })
     }
     this.#channels[id] = fd
+    if (packet.uuid !== NO_UUID) this.uuid = packet.uuid
   }
 
   #take(newcomer: Newcomer): number {

@@ -13,12 +13,15 @@ export interface LoadSetup {
   /** Bytes of a target page. */
   pageSize: number
   ramSectionId: number
+  /** Sections that came before the RAM set-up, verbatim. */
+  beforeRam: Uint8Array
+  /** Of the channels' initial packets; undefined when it is all zero, or there are none. */
+  uuid: string | undefined
 }
 
 /** What a stream had besides pages. */
 export interface LoadedState {
-  /** Sections before and after the RAM set-up, verbatim. */
-  beforeRam: Uint8Array
+  /** Sections between the RAM set-up and the pages, verbatim. */
   afterRam: Uint8Array
   switchoverStart: boolean
   /** Everything after the RAM's last section, to the end of the stream. */

@@ -141,6 +141,6 @@ export const ERRNO = {
   inProgress: constants.errno.EINPROGRESS,
   addressInUse: constants.errno.EADDRINUSE,
   connectionRefused: constants.errno.ECONNREFUSED,
-  notSocket: constants.errno.ENOTSOCK,
-  noEntry: constants.errno.ENOENT,
+  invalid: constants.errno.EINVAL,
+  noSpace: constants.errno.ENOSPC,
 } as const

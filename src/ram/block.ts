@@ -152,6 +152,11 @@ export class RamBlock {
     return handle
   }
 
+  /** Whether the memory is a mapped file's. */
+  get fileBacked(): boolean {
+    return this.memory === undefined
+  }
+
   get pages(): number {
     return this.size / this.pageSize
   }

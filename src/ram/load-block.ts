@@ -10,32 +10,39 @@ import { RamBlock, type RamBlockHandle } from './block.js'
 export interface LoadBlockHandle {
   block: RamBlockHandle
   received: SharedArrayBuffer
+  stale?: SharedArrayBuffer
 }
 
 export class LoadBlock {
   readonly block: RamBlock
   /** Pages that came at least once. */
   readonly received: SharedBitmap
+  /** In a file, pages that had data and are zero now: room to give back. */
+  readonly stale: SharedBitmap | undefined
   /** The name as a packet's header has it. */
   readonly idstr: Uint8Array
 
-  private constructor(block: RamBlock, received: SharedBitmap) {
+  private constructor(block: RamBlock, received: SharedBitmap, stale: SharedBitmap | undefined) {
     this.block = block
     this.received = received
+    this.stale = stale
     this.idstr = encodeIdstr(block.idstr)
   }
 
   static of(block: RamBlock): LoadBlock {
-    return new LoadBlock(block, new SharedBitmap(block.pages))
+    return new LoadBlock(block, new SharedBitmap(block.pages), block.populated && new SharedBitmap(block.pages))
   }
 
   static from(handle: LoadBlockHandle): LoadBlock {
     const block = RamBlock.from(handle.block)
-    return new LoadBlock(block, new SharedBitmap(block.pages, handle.received))
+    const stale = handle.stale && new SharedBitmap(block.pages, handle.stale)
+    return new LoadBlock(block, new SharedBitmap(block.pages, handle.received), stale)
   }
 
   get handle(): LoadBlockHandle {
-    return { block: this.block.handle, received: this.received.buffer }
+    const handle: LoadBlockHandle = { block: this.block.handle, received: this.received.buffer }
+    if (this.stale) handle.stale = this.stale.buffer
+    return handle
   }
 
   /**
@@ -59,7 +66,7 @@ export class LoadBlock {
     // A snapshot keeps no zero page, not even one that was sent as data.
     if (block.populated) {
       block.populated.set(page)
-      if (block.isZeroPage(page)) block.populated.clear(page)
+      if (block.isZeroPage(page)) this.#empty(block.populated, page)
     }
   }
 
@@ -68,7 +75,11 @@ export class LoadBlock {
     const { block } = this
     const page = offset / block.pageSize
     this.received.set(page)
-    if (block.populated) block.populated.clear(page)
+    if (block.populated) this.#empty(block.populated, page)
     else if (!block.isZeroPage(page)) clearMemory(block.address + offset, block.pageSize)
+  }
+
+  #empty(populated: SharedBitmap, page: number): void {
+    if (populated.clear(page)) this.stale?.set(page)
   }
 }

@@ -1,0 +1,350 @@
+// The destination's coordinator: tells the connections apart, reads the main stream, and gives the word at its end.
+
+import type { RecvConnection } from '../channel/recv.js'
+import type { ThreadOutcome } from '../channel/thread.js'
+import { MultifdError } from '../errors.js'
+import { IoVector } from '../io/iovec.js'
+import { StreamReader } from '../io/stream-reader.js'
+import { PinnedBuffer } from '../os/memory.js'
+import { isOpen, receiveNow, shutdownRead } from '../os/socket.js'
+import type { LoadBlock } from '../ram/load-block.js'
+import { COUNTER } from '../shm/layout.js'
+import { COMMAND, type Command, decodeCommand, decodePing } from '../wire/command.js'
+import { decodeRamSetup, RAM_IDSTR, RAM_SECTION_VERSION } from '../wire/ram.js'
+import { encodePong, encodeShut } from '../wire/return-path.js'
+import {
+  type Configuration,
+  decodeConfiguration,
+  decodeFooter,
+  decodeSectionHeader,
+  decodeStreamHeader,
+  encodeFooter,
+  encodeSectionHeader,
+  FOOTER_SIZE,
+  SECTION,
+  type SectionIntroduction,
+  sectionHeaderSize,
+} from '../wire/stream.js'
+import {
+  decodeVirtioMemEarly,
+  encodeVirtioMemEarly,
+  VIRTIO_MEM_EARLY_SUFFIX,
+  VIRTIO_MEM_EARLY_VERSION,
+  virtioMemEarlySize,
+} from '../wire/virtio-mem.js'
+import type { Vmdesc } from '../wire/vmdesc.js'
+import { Acceptor } from './acceptor.js'
+import { Coordinator, type CoordinatorTask } from './coordinator.js'
+import { readDeviceState } from './device-state.js'
+import type { LoadedState, LoadTarget } from './load-target.js'
+import { RamLoad } from './ram-load.js'
+
+const PEER_CLOSE_MS = 2000
+const LOOK_MS = 10
+// A main channel that spoke so lately is alive, whatever the counters say yet.
+const PROGRESS_MS = 1000
+const DEFAULT_PAGE_SIZE = 4096
+const FAILED = 1
+
+/** Where the source comes from. */
+export interface DestinationPlan {
+  /** A listening descriptor, or an inherited one that is connected already. */
+  from: { listener: number } | { fd: number }
+  /** Checked in every initial packet and in the configuration, when given. */
+  uuid?: string
+  /** Lets pages be missing at the end, as where a guest's balloon gave them back. */
+  allowMissingPages: boolean
+}
+
+export type DestinationTask = CoordinatorTask & DestinationPlan
+
+export function runDestination(task: DestinationTask, makeTarget: () => LoadTarget): ThreadOutcome {
+  let target: LoadTarget | undefined
+  try {
+    return Coordinator.run(task, 'mig/dst/main', (coordinator) => {
+      target = makeTarget()
+      new DestinationRun(coordinator, task, target).run()
+    })
+  } finally {
+    target?.close()
+  }
+}
+
+class DestinationRun {
+  readonly #coordinator: Coordinator
+  readonly #plan: DestinationPlan
+  readonly #target: LoadTarget
+  readonly #began = performance.now()
+  #acceptor: Acceptor | undefined
+  #reader!: StreamReader
+  #mainFd = -1
+  #answer: ((encode: (view: DataView) => number) => void) | undefined
+  #returnPathOpen = false
+  #ram: RamLoad | undefined
+  #ramSectionId = -1
+  #ramEnded = false
+  readonly #early: { idstr: string; bytes: Uint8Array; afterRam: boolean }[] = []
+  #switchoverStart = false
+
+  constructor(coordinator: Coordinator, plan: DestinationPlan, target: LoadTarget) {
+    this.#coordinator = coordinator
+    this.#plan = plan
+    this.#target = target
+  }
+
+  run(): void {
+    const { shm } = this.#coordinator
+    try {
+      const channels = this.#accept()
+      decodeStreamHeader(this.#reader)
+      const configuration = decodeConfiguration(this.#reader)
+      const pageSize = configuration.pageBits === undefined ? DEFAULT_PAGE_SIZE : 2 ** configuration.pageBits
+      this.#checkConfiguration(configuration)
+      for (const [id, fd] of channels.entries()) {
+        const connection: RecvConnection = { fd, pageSize }
+        this.#coordinator.handOver(id, connection, true)
+      }
+      this.#coordinator.tell({ type: 'status', status: 'active' })
+      this.#sections(configuration, pageSize)
+      const { deviceState, vmdesc } = readDeviceState(this.#reader, {
+        ramSectionId: this.#ramSectionId,
+        keep: this.#target.keepsDeviceState,
+        staysOpen: this.#returnPathOpen,
+      })
+      this.#drainChannels(channels)
+      this.#checkComplete(vmdesc)
+      this.#target.complete(this.#loadedState(deviceState))
+      shm.count(shm.coordinatorPlace, COUNTER.bytes, this.#reader.position - this.#mainBytesCounted())
+      this.#sayWord(0)
+    } catch (error) {
+      this.#sayFailure()
+      throw error
+    } finally {
+      this.#acceptor?.close()
+    }
+  }
+
+  #accept(): number[] {
+    const { from, uuid } = this.#plan
+    const { shm, parameters } = this.#coordinator
+    let channels: number[] = []
+    if ('fd' in from) {
+      if (!isOpen(from.fd)) throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${from.fd} is not open`)
+      this.#mainFd = from.fd
+    } else {
+      this.#acceptor = new Acceptor({
+        listener: from.listener,
+        channels: shm.channels,
+        uuid,
+        helloTimeoutMs: parameters.helloTimeoutMs,
+        own: (fd) => this.#coordinator.own(fd),
+        checkStopped: () => this.#coordinator.checkStopped(),
+      })
+      const connections = this.#acceptor.collect()
+      this.#mainFd = connections.main
+      channels = connections.channels
+    }
+    const main = this.#coordinator.openMain(this.#mainFd, (waitedMs) => this.#whileWaiting(waitedMs))
+    this.#reader = new StreamReader(main)
+    const packet = new PinnedBuffer(16)
+    const vector = new IoVector(1)
+    this.#answer = (encode) => {
+      vector.reset()
+      vector.push({ address: packet.address, size: 16 }, 0, encode(packet.view))
+      main.writeFull(vector)
+    }
+    this.#coordinator.tell({ type: 'figures', figures: { setupTime: performance.now() - this.#began } })
+    return channels
+  }
+
+  // Runs about every 100 ms while the main channel has nothing to say.
+  #whileWaiting(waitedMs: number): void {
+    this.#coordinator.checkStopped()
+    this.#acceptor?.checkExtra()
+    if (waitedMs < PROGRESS_MS) this.#coordinator.noteProgress()
+    this.#coordinator.checkProgress(() => 'nothing came on any channel')
+  }
+
+  #checkConfiguration({ capabilities = [], uuid }: Configuration): void {
+    for (const name of capabilities) {
+      if (name === 'mapped-ram') {
+        throw new MultifdError(
+          'ERR_MULTIFD_MACHINE',
+          'the stream is a mapped-ram file, which is not sent over a socket',
+        )
+      }
+      throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `capability '${name}' of the source is not supported`)
+    }
+    if (uuid !== undefined && this.#plan.uuid !== undefined && uuid !== this.#plan.uuid) {
+      throw new MultifdError('ERR_MULTIFD_MACHINE', `uuid ${uuid} is not the expected ${this.#plan.uuid}`)
+    }
+  }
+
+  // Up to and including the RAM's last section.
+  #sections(configuration: Configuration, pageSize: number): void {
+    this.#coordinator.noteProgress()
+    while (!this.#ramEnded) {
+      const type = this.#reader.peekU8()
+      if (type === -1) {
+        throw new MultifdError('ERR_MULTIFD_CLOSED', 'main channel: the peer closed it before the end of RAM', {
+          channel: 'main',
+        })
+      }
+      if (type === SECTION.command) this.#obey(decodeCommand(this.#reader))
+      else this.#section(configuration, pageSize)
+    }
+  }
+
+  #obey({ command, name, payload }: Command): void {
+    switch (command) {
+      case COMMAND.openReturnPath:
+        this.#returnPathOpen = true
+        return
+      case COMMAND.ping: {
+        if (!this.#returnPathOpen) throw new MultifdError('ERR_MULTIFD_PROTOCOL', 'PING without a return path')
+        const value = decodePing(payload)
+        this.#answer!((view) => encodePong(view, 0, value))
+        return
+      }
+      case COMMAND.switchoverStart:
+        this.#switchoverStart = true
+        return
+      // Allowed, and without effect as long as the migration ends in precopy.
+      case COMMAND.postcopyAdvise:
+        return
+      default:
+        throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `command ${name} of the source is not supported`)
+    }
+  }
+
+  #section(configuration: Configuration, pageSize: number): void {
+    const header = decodeSectionHeader(this.#reader)
+    if (header.type === SECTION.full) this.#earlySection(header)
+    else if (header.type === SECTION.start) {
+      this.#beginRam(header, configuration, pageSize)
+      this.#ram!.loadSection()
+    } else {
+      if (header.sectionId !== this.#ramSectionId) {
+        throw new MultifdError('ERR_MULTIFD_PROTOCOL', `section ${header.sectionId} goes on without having begun`)
+      }
+      this.#ram!.loadSection()
+      this.#ramEnded = header.type === SECTION.end
+    }
+    decodeFooter(this.#reader, header.sectionId)
+  }
+
+  #beginRam(header: SectionIntroduction, configuration: Configuration, pageSize: number): void {
+    const { sectionId, idstr, instanceId, versionId } = header
+    if (idstr !== RAM_IDSTR) {
+      throw new MultifdError(
+        'ERR_MULTIFD_UNSUPPORTED',
+        `section '${idstr}', sent while the guest runs, is not supported`,
+      )
+    }
+    if (this.#ram || instanceId !== 0 || versionId !== RAM_SECTION_VERSION) {
+      const message = `RAM section has instance ${instanceId}, version ${versionId}; expected 0, ${RAM_SECTION_VERSION}, once`
+      throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
+    }
+    this.#ramSectionId = sectionId
+    this.#ram = new RamLoad(this.#coordinator, this.#reader, {
+      pageSize,
+      setUp: (total) => this.#setUpRam(configuration, pageSize, total),
+    })
+  }
+
+  #setUpRam(configuration: Configuration, pageSize: number, total: number): LoadBlock[] {
+    const blocks = decodeRamSetup(this.#reader, total, { ignoreShared: false, mappedRam: false, pageSize })
+    const loaded = this.#target.setUp({
+      configuration,
+      blocks,
+      pageSize,
+      ramSectionId: this.#ramSectionId,
+      beforeRam: this.#earlySections(false),
+      uuid: this.#acceptor?.uuid,
+    })
+    this.#coordinator.tell({
+      type: 'set-up',
+      machineType: configuration.machineType,
+      blocks: blocks.map(({ idstr, usedLength }) => ({ idstr, size: usedLength })),
+      pageSize,
+    })
+    return loaded
+  }
+
+  // Nothing tells a section's length: the one kind that comes before the end of RAM is known by its layout.
+  #earlySection(header: SectionIntroduction): void {
+    const { idstr, versionId } = header
+    const known = idstr.endsWith(VIRTIO_MEM_EARLY_SUFFIX) && versionId === VIRTIO_MEM_EARLY_VERSION
+    if (!this.#target.keepsDeviceState || !known) {
+      throw new MultifdError(
+        'ERR_MULTIFD_UNSUPPORTED',
+        `section '${idstr}' version ${versionId} before RAM is not known`,
+      )
+    }
+    const state = decodeVirtioMemEarly(this.#reader)
+    const size = sectionHeaderSize(idstr) + virtioMemEarlySize(state.regionSize, state.blockSize) + FOOTER_SIZE
+    const bytes = new Uint8Array(size)
+    const view = new DataView(bytes.buffer)
+    const payload = encodeVirtioMemEarly(view, encodeSectionHeader(view, 0, SECTION.full, header), state)
+    encodeFooter(view, payload, header.sectionId)
+    this.#early.push({ idstr, bytes, afterRam: this.#ram !== undefined })
+  }
+
+  // With a return path the source keeps the channels open until it has our word: their end is made here.
+  #drainChannels(channels: number[]): void {
+    const { shm } = this.#coordinator
+    shm.end()
+    if (this.#returnPathOpen) for (const fd of channels) shutdownRead(fd)
+    const ended = (): boolean => channels.every((_, channel) => this.#coordinator.channelEnded(channel))
+    this.#coordinator.waitFor(ended, () => 'the main channel is at its end, and a multifd channel was not closed')
+    this.#acceptor?.checkExtra()
+  }
+
+  #checkComplete(vmdesc: Vmdesc | undefined): void {
+    if (this.#plan.allowMissingPages) return
+    const devices = [...(vmdesc?.devices.map(({ name }) => name) ?? []), ...this.#early.map(({ idstr }) => idstr)]
+    // A balloon gives pages back, and virtio-mem's memory may be unplugged: such pages are never sent.
+    const balloon = devices.some((name) => name.endsWith('/virtio-balloon'))
+    const pluggable = devices.filter((name) => /\/virtio-mem(-device-early)?$/.test(name))
+    const paths = pluggable.map((name) => name.slice(0, name.lastIndexOf('/') + 1))
+    this.#ram!.checkComplete((idstr) => balloon || paths.some((path) => idstr.startsWith(path)))
+  }
+
+  #loadedState(deviceState: Uint8Array): LoadedState {
+    return { afterRam: this.#earlySections(true), switchoverStart: this.#switchoverStart, deviceState }
+  }
+
+  #earlySections(afterRam: boolean): Uint8Array {
+    return Buffer.concat(this.#early.filter((section) => section.afterRam === afterRam).map(({ bytes }) => bytes))
+  }
+
+  #mainBytesCounted(): number {
+    const { shm } = this.#coordinator
+    return shm.counter(shm.coordinatorPlace, COUNTER.bytes)
+  }
+
+  #sayWord(error: number): void {
+    if (!this.#returnPathOpen) return
+    this.#answer!((view) => encodeShut(view, 0, error))
+    // The source closes first: what it still sends would make our close a reset, and hide the word from it.
+    const deadline = performance.now() + PEER_CLOSE_MS
+    while (performance.now() < deadline && !this.#coordinator.shm.stopped) {
+      try {
+        const rest = receiveNow(this.#mainFd, 512)
+        if (rest?.length === 0) return
+        if (rest === undefined) this.#coordinator.shm.coordinator.wait(LOOK_MS)
+      } catch {
+        return
+      }
+    }
+  }
+
+  #sayFailure(): void {
+    if (!this.#returnPathOpen || !this.#answer) return
+    try {
+      this.#answer((view) => encodeShut(view, 0, FAILED))
+    } catch {
+      // The source is gone as well.
+    }
+  }
+}

@@ -1,0 +1,134 @@
+// The destination: receives a migration into a program's RAM blocks.
+
+import { MultifdError } from '../errors.js'
+import { Listener } from '../io/listener.js'
+import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js'
+import type { Logger } from '../log.js'
+import type { RamBlock, RamBlockHandle } from '../ram/block.js'
+import { parseUuid } from '../wire/bytes.js'
+import type { DestinationPlan } from './destination-coordinator.js'
+import { Migration } from './migration.js'
+import { completeParameters, type MigrationParameters } from './parameters.js'
+import { PROGRAM_MACHINE_TYPE } from './source.js'
+import type { MigrationStatistics } from './statistics.js'
+
+/** What the worker receives into: see workers/destination.ts. */
+export type TargetPlan =
+  | { kind: 'program'; blocks: RamBlockHandle[]; machineType: string }
+  | { kind: 'snapshot'; path: string; machineType: string | undefined }
+
+export interface ReceiveOptions {
+  parameters?: Partial<MigrationParameters>
+  /** Checked in every channel's initial packet, and in the configuration if it is there. */
+  uuid?: string
+  /** Accepts a stream that lacks pages, as a guest whose memory was given back to its host sends. Default false. */
+  allowMissingPages?: boolean
+  logger?: Logger
+  /** Fault points to arm, for tests: see src/faults.ts. */
+  faults?: number
+}
+
+export interface MigrationDestinationOptions extends ReceiveOptions {
+  /** Blocks to receive into; the source has blocks of the same names and sizes. */
+  ram: RamBlock[]
+  /** Default `multifd`. The source must name the same. */
+  machineType?: string
+}
+
+/** Receives into whatever its target plan says. */
+export class Receiver extends Migration {
+  readonly #options: ReceiveOptions
+  readonly #target: TargetPlan
+  #listener: Listener | undefined
+  #completed: Promise<MigrationStatistics> | undefined
+  /** The source's machine type, once its configuration came. */
+  machineType: string | undefined
+  /** The source's blocks, once its RAM set-up came. Sizes in bytes. */
+  blocks: { idstr: string; size: number }[] = []
+
+  constructor(options: ReceiveOptions, target: TargetPlan) {
+    super(completeParameters(options.parameters), options.logger)
+    this.#options = options
+    this.#target = target
+    if (options.uuid !== undefined) parseUuid(options.uuid)
+  }
+
+  /**
+   * Starts to listen on a tcp or unix URI, or to read an inherited descriptor.
+   *
+   * @returns the URI with the real port, once connections are accepted
+   * @throws MultifdError ERR_MULTIFD_LISTEN, ERR_MULTIFD_ARGUMENT, ERR_MULTIFD_UNSUPPORTED; ERR_MULTIFD_STATE when it
+   * listens already
+   */
+  async listen(uri: string, { signal }: { signal?: AbortSignal } = {}): Promise<string> {
+    if (this.busy) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
+    const parsed = parseUri(uri)
+    if (parsed.transport === 'fd' && this.parameters.multifd) {
+      throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'fd: is one connection: switch multifd off, or use tcp: or unix:')
+    }
+    const from = await this.#open(parsed)
+    const plan: DestinationPlan & { target: TargetPlan } = {
+      from,
+      ...(this.#options.uuid === undefined ? {} : { uuid: this.#options.uuid.toLowerCase() }),
+      allowMissingPages: this.#options.allowMissingPages ?? false,
+      target: this.#target,
+    }
+    this.#completed = this.run({
+      side: 'dst',
+      coordinator: new URL('../../workers/destination.js', import.meta.url),
+      channel: new URL('../../workers/recv.js', import.meta.url),
+      pageSize: 4096,
+      totalBytes: 0,
+      plan,
+      channelPlan: {},
+      signal,
+      ...(this.#options.faults === undefined ? {} : { faults: this.#options.faults }),
+      onMessage: (message) => {
+        if (message.type !== 'set-up') return
+        this.machineType = message.machineType
+        this.blocks = message.blocks
+      },
+    }).finally(() => this.#listener?.close())
+    // Whoever wants the outcome asks for `completed`; a program that does not must not die of it.
+    this.#completed.catch(() => {})
+    const bound = this.#listener?.uri ?? parsed
+    this.logger.info({ uri: formatUri(bound) }, `listening on ${formatUri(bound)}`)
+    return formatUri(bound)
+  }
+
+  /**
+   * The figures, once everything came and was kept.
+   *
+   * @throws MultifdError with the first error's code
+   */
+  get completed(): Promise<MigrationStatistics> {
+    return this.#completed ?? Promise.reject(new MultifdError('ERR_MULTIFD_STATE', 'nothing was listened on yet'))
+  }
+
+  override async close(): Promise<void> {
+    await super.close()
+    await this.#completed?.catch(() => {})
+    this.#listener?.close()
+  }
+
+  async #open(uri: MigrationUri): Promise<DestinationPlan['from']> {
+    if (uri.transport === 'fd') return { fd: uri.fd }
+    const addresses = await resolveUri(uri, true)
+    this.#listener = Listener.open(uri, addresses, Math.max(128, this.parameters.multifdChannels + 1))
+    if (!this.#listener.loopback) {
+      const text = 'plain connections are accepted from other machines: whoever reaches the port can write the memory'
+      this.logger.warn({ uri: formatUri(this.#listener.uri) }, text)
+    }
+    return { listener: this.#listener.fd }
+  }
+}
+
+/** Receives a migration into a program's own blocks. */
+export class MigrationDestination extends Receiver {
+  /** @throws MultifdError ERR_MULTIFD_ARGUMENT for parameters, a uuid or blocks that are not valid */
+  constructor(options: MigrationDestinationOptions) {
+    const { ram, machineType = PROGRAM_MACHINE_TYPE, ...rest } = options
+    if (ram.length === 0) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'there is no RAM block to receive into')
+    super(rest, { kind: 'program', blocks: ram.map(({ handle }) => handle), machineType })
+  }
+}

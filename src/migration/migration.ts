@@ -1,0 +1,137 @@
+// What a source and a destination have in common for the program that embeds them: state, figures, events, the end.
+
+import { EventEmitter } from 'node:events'
+import { MultifdError } from '../errors.js'
+import type { Logger } from '../log.js'
+import { noLogger } from '../log.js'
+import type { CoordinatorMessage, Figures } from './messages.js'
+import type { MigrationParameters } from './parameters.js'
+import { type MigrationStatistics, type PassInfo, readStatistics } from './statistics.js'
+import type { MigrationStatus } from './status.js'
+import { MigrationThreads, type ThreadInfo, type ThreadsOptions } from './threads.js'
+
+export interface MigrationEvents {
+  status: [status: MigrationStatus]
+  pass: [info: PassInfo]
+}
+
+export interface RunOptions extends Omit<ThreadsOptions, 'onMessage' | 'parameters' | 'channels' | 'pagesPerPacket'> {
+  pageSize: number
+  totalBytes: number
+  signal: AbortSignal | undefined
+  /** What one side alone is told. */
+  onMessage?(message: CoordinatorMessage, threads: MigrationThreads): void
+}
+
+const PACKET_BYTES = 524288
+
+export abstract class Migration extends EventEmitter<MigrationEvents> {
+  protected readonly parameters: MigrationParameters
+  protected readonly logger: Logger
+  #status: MigrationStatus = 'none'
+  #threads: MigrationThreads | undefined
+  #figures: Partial<Figures> = {}
+  #began = 0
+  #totalTime: number | undefined
+  #pageSize = 0
+  #totalBytes = 0
+
+  protected constructor(parameters: MigrationParameters, logger: Logger | undefined) {
+    super()
+    this.parameters = parameters
+    this.logger = logger ?? noLogger
+  }
+
+  /** The state, as query-migrate names it. */
+  get status(): MigrationStatus {
+    return this.#status
+  }
+
+  /** The figures at this instant, as query-migrate has them; undefined before the first migration. */
+  statistics(): MigrationStatistics | undefined {
+    if (!this.#threads) return undefined
+    return readStatistics({
+      shm: this.#threads.shm,
+      status: this.#status,
+      totalTime: this.#totalTime ?? performance.now() - this.#began,
+      totalBytes: this.#totalBytes,
+      pageSize: this.#pageSize,
+      figures: this.#figures,
+    })
+  }
+
+  /** The live threads of the migration, by QEMU's names and with the operating system's ids. */
+  threads(): ThreadInfo[] {
+    return this.#threads?.list() ?? []
+  }
+
+  /** Cancels a migration that runs, and waits until nothing of it is left. Idempotent. */
+  async close(): Promise<void> {
+    this.#threads?.fail(new MultifdError('ERR_MULTIFD_ABORTED', 'the migration was closed'))
+    await this.#threads?.ended
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  /** Whether a migration runs. */
+  protected get busy(): boolean {
+    return this.#status !== 'none' && this.#totalTime === undefined
+  }
+
+  /** Runs one migration in its threads; resolves to its figures, rejects with its first error. */
+  protected async run(options: RunOptions): Promise<MigrationStatistics> {
+    const { signal, onMessage, pageSize, totalBytes, ...rest } = options
+    const { multifd, multifdChannels } = this.parameters
+    this.#began = performance.now()
+    this.#totalTime = undefined
+    this.#figures = {}
+    this.#pageSize = pageSize
+    this.#totalBytes = totalBytes
+    const threads = new MigrationThreads({
+      ...rest,
+      channels: multifd ? multifdChannels : 0,
+      pagesPerPacket: PACKET_BYTES / pageSize,
+      parameters: this.parameters,
+      onMessage: (message) => {
+        this.#hear(message)
+        onMessage?.(message, threads)
+      },
+    })
+    this.#threads = threads
+    this.setStatus('setup')
+    const abort = (): void => {
+      if (this.#totalTime === undefined) this.setStatus('cancelling')
+      const cause = signal!.reason
+      threads.fail(new MultifdError('ERR_MULTIFD_ABORTED', 'the migration was cancelled', { cause }))
+    }
+    if (signal?.aborted) abort()
+    signal?.addEventListener('abort', abort, { once: true })
+    const error = await threads.ended
+    signal?.removeEventListener('abort', abort)
+    this.#totalTime = performance.now() - this.#began
+    this.setStatus(error === undefined ? 'completed' : error.code === 'ERR_MULTIFD_ABORTED' ? 'cancelled' : 'failed')
+    if (error) {
+      this.logger.error({ code: error.code, channel: error.channel }, error.message)
+      throw error
+    }
+    return this.statistics()!
+  }
+
+  protected setStatus(status: MigrationStatus): void {
+    if (status === this.#status) return
+    this.#status = status
+    this.logger.debug({ status }, 'migration status')
+    this.emit('status', status)
+  }
+
+  #hear(message: CoordinatorMessage): void {
+    if (message.type === 'figures') Object.assign(this.#figures, message.figures)
+    else if (message.type === 'pass') this.emit('pass', message.info)
+    else if (message.type === 'set-up') {
+      this.#pageSize = message.pageSize
+      this.#totalBytes = message.blocks.reduce((sum, { size }) => sum + size, 0)
+    } else if (message.type === 'status' && this.#status !== 'cancelling') this.setStatus(message.status)
+  }
+}

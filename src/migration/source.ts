@@ -1,0 +1,145 @@
+// The source: migrates a program's RAM blocks, or what a snapshot holds, to a destination.
+
+import { MultifdError } from '../errors.js'
+import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js'
+import type { Logger } from '../log.js'
+import { isStreamSocket } from '../os/socket.js'
+import type { RamBlock } from '../ram/block.js'
+import { parseUuid } from '../wire/bytes.js'
+import { encodeEof, encodeVmdescHeader } from '../wire/stream.js'
+import { Migration } from './migration.js'
+import { completeParameters, type MigrationParameters } from './parameters.js'
+import { type SourcePlan, zeroPagesAt } from './source-coordinator.js'
+import type { MigrationStatistics } from './statistics.js'
+import type { MigrationThreads } from './threads.js'
+
+/** The machine type that programs which are no QEMU name to each other. */
+export const PROGRAM_MACHINE_TYPE = 'multifd'
+
+export interface MigrationSourceOptions {
+  /** Blocks to migrate; the destination has blocks of the same names and sizes. */
+  ram: RamBlock[]
+  parameters?: Partial<MigrationParameters>
+  /** Default `multifd`. The destination must name the same. */
+  machineType?: string
+  /** Sent in every channel's initial packet. */
+  uuid?: string
+  logger?: Logger
+}
+
+export interface MigrateOptions {
+  /** Brings the program to a halt: after this resolves, no block changes. Called when what remains fits the downtime. */
+  stop?(): void | Promise<void>
+  /** Lets it go on: called when the migration fails after `stop`. */
+  resume?(): void | Promise<void>
+  /** Cancels the migration; the program goes on. */
+  signal?: AbortSignal
+}
+
+/** What of a stream is not the program's RAM: as a snapshot keeps it. */
+export interface StreamExtras
+  extends Pick<
+    SourcePlan,
+    'ramSectionId' | 'beforeRam' | 'afterRam' | 'switchoverStart' | 'deviceState' | 'validateUuid'
+  > {
+  pageBits?: number
+}
+
+export class MigrationSource extends Migration {
+  readonly #options: MigrationSourceOptions
+  readonly #extras: StreamExtras
+  #programStopped = false
+
+  /** @throws MultifdError ERR_MULTIFD_ARGUMENT for parameters, a uuid or blocks that are not valid */
+  constructor(options: MigrationSourceOptions, extras: StreamExtras = emptyStream(options.ram)) {
+    super(completeParameters(options.parameters), options.logger)
+    this.#options = options
+    this.#extras = extras
+    if (options.ram.length === 0) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'there is no RAM block to migrate')
+    const names = new Set(options.ram.map(({ idstr }) => idstr))
+    if (names.size < options.ram.length) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'two RAM blocks have one name')
+    if (options.uuid !== undefined) parseUuid(options.uuid)
+  }
+
+  /**
+   * Migrates to `uri`. While it runs, pages that the program marks dirty are sent again, pass after pass, until what is
+   * left fits `downtimeLimit`; then the program is stopped and the rest goes.
+   *
+   * @returns the figures, once the destination said that it has everything
+   * @throws MultifdError with the first error's code; the program then runs on and its memory is as it was.
+   * ERR_MULTIFD_STATE when a migration runs already
+   */
+  async migrate(uri: string, options: MigrateOptions = {}): Promise<MigrationStatistics> {
+    if (this.busy) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
+    const parsed = parseUri(uri)
+    this.#checkTransport(parsed)
+    const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid } = this.#options
+    const addresses = await resolveUri(parsed, false)
+    const plan: SourcePlan = {
+      ...this.#extras,
+      destination: parsed.transport === 'fd' ? { fd: parsed.fd } : { addresses },
+      blocks: ram.map(({ handle }) => handle),
+      machineType,
+      ...(uuid === undefined ? {} : { uuid }),
+      stopProgram: options.stop !== undefined,
+    }
+    this.#programStopped = false
+    this.logger.info({ uri: formatUri(parsed), channels: this.parameters.multifdChannels }, 'migrating')
+    try {
+      return await this.run({
+        side: 'src',
+        coordinator: new URL('../../workers/source.js', import.meta.url),
+        channel: new URL('../../workers/send.js', import.meta.url),
+        pageSize: ram[0]!.pageSize,
+        totalBytes: ram.reduce((sum, { size }) => sum + size, 0),
+        plan,
+        channelPlan: { findZeroPages: zeroPagesAt(this.parameters, machineType) === 'channels' },
+        signal: options.signal,
+        onMessage: (message, threads) => {
+          if (message.type === 'stop-program') this.#stopProgram(options, threads)
+        },
+      })
+    } catch (error) {
+      if (this.#programStopped) await options.resume?.()
+      throw error
+    }
+  }
+
+  async #stopProgram({ stop }: MigrateOptions, threads: MigrationThreads): Promise<void> {
+    try {
+      this.#programStopped = true
+      await stop?.()
+      threads.shm.answers.post()
+    } catch (cause) {
+      const text = cause instanceof Error ? cause.message : String(cause)
+      threads.fail(new MultifdError('ERR_MULTIFD_STATE', `the program could not be stopped: ${text}`, { cause }))
+    }
+  }
+
+  #checkTransport(uri: MigrationUri): void {
+    if (uri.transport !== 'fd') return
+    if (this.parameters.multifd) {
+      throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'fd: is one connection: switch multifd off, or use tcp: or unix:')
+    }
+    if (this.parameters.returnPath && !isStreamSocket(uri.fd)) {
+      throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${uri.fd} is no socket: switch the return path off`)
+    }
+  }
+}
+
+// A program without devices: the end mark, and a description that lists none.
+function emptyStream(ram: RamBlock[]): StreamExtras {
+  const json = new TextEncoder().encode(JSON.stringify({ page_size: ram[0]?.pageSize ?? 4096, devices: [] }))
+  const deviceState = new Uint8Array(1 + 5 + json.length)
+  const view = new DataView(deviceState.buffer)
+  deviceState.set(json, encodeVmdescHeader(view, encodeEof(view, 0), json.length))
+  const empty = new Uint8Array()
+  return {
+    ramSectionId: 0,
+    beforeRam: empty,
+    afterRam: empty,
+    switchoverStart: false,
+    deviceState,
+    validateUuid: false,
+  }
+}

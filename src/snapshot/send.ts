@@ -1,0 +1,82 @@
+// Sends what a snapshot holds to a QEMU, or to anything that speaks its protocol.
+
+import { MultifdError } from '../errors.js'
+import type { Logger } from '../log.js'
+import type { MigrationParameters } from '../migration/parameters.js'
+import { MigrationSource } from '../migration/source.js'
+import type { MigrationStatistics } from '../migration/statistics.js'
+import { RamBlock } from '../ram/block.js'
+import { readSnapshot, type Snapshot } from './file.js'
+import { readSidecar } from './sidecar.js'
+
+export interface SendSnapshotOptions {
+  parameters?: Partial<MigrationParameters>
+  /** The guest's uuid; default: the one kept beside the snapshot. */
+  uuid?: string
+  logger?: Logger
+}
+
+/** A source that serves one snapshot; any number of them may serve one file. */
+export class SnapshotSender {
+  readonly snapshot: Snapshot
+  /** The migration's source, for its events and figures. */
+  readonly source: MigrationSource
+  readonly #blocks: RamBlock[] = []
+
+  /**
+   * @throws MultifdError ERR_MULTIFD_FILE, ERR_MULTIFD_SNAPSHOT, ERR_MULTIFD_UNSUPPORTED, ERR_MULTIFD_ARGUMENT
+   */
+  constructor(path: string, options: SendSnapshotOptions = {}) {
+    const { parameters = {}, logger } = options
+    this.snapshot = readSnapshot(path)
+    const { blocks, configuration, pageSize, ramSectionId } = this.snapshot
+    const uuid = options.uuid ?? configuration.uuid ?? readSidecar(path).uuid
+    try {
+      for (const { idstr, size, pagesOffset: offset, populated } of blocks) {
+        this.#blocks.push(RamBlock.mapFile({ idstr, path, size, offset, pageSize, populated, writable: false }))
+      }
+      const { beforeRam, afterRam, switchoverStart, deviceState } = this.snapshot
+      this.source = new MigrationSource(
+        {
+          ram: this.#blocks,
+          parameters,
+          machineType: configuration.machineType,
+          ...(uuid === undefined ? {} : { uuid }),
+          ...(logger === undefined ? {} : { logger }),
+        },
+        {
+          ramSectionId,
+          beforeRam,
+          afterRam,
+          switchoverStart,
+          deviceState,
+          validateUuid: configuration.uuid !== undefined,
+          ...(configuration.pageBits === undefined ? {} : { pageBits: configuration.pageBits }),
+        },
+      )
+    } catch (error) {
+      this.#unmap()
+      throw error
+    }
+  }
+
+  /** Sends the snapshot; the file is not changed. @throws MultifdError as MigrationSource.migrate */
+  async send(uri: string, options: { signal?: AbortSignal } = {}): Promise<MigrationStatistics> {
+    if (this.#blocks.length === 0) throw new MultifdError('ERR_MULTIFD_STATE', 'the sender is closed')
+    return await this.source.migrate(uri, options)
+  }
+
+  /** Cancels what runs, and unmaps the file. Idempotent. */
+  async close(): Promise<void> {
+    await this.source.close()
+    this.#unmap()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  #unmap(): void {
+    for (const block of this.#blocks.splice(0)) block.close()
+  }
+}

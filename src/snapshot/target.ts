@@ -1,0 +1,180 @@
+// Receiving into a snapshot: pages land in the mapped file, zero pages take no room, and the name comes last.
+
+import { closeSync, fsyncSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { MultifdError } from '../errors.js'
+import type { LoadedState, LoadSetup, LoadTarget } from '../migration/load-target.js'
+import { punchHole } from '../os/file.js'
+import { RamBlock } from '../ram/block.js'
+import { LoadBlock } from '../ram/load-block.js'
+import { SharedBitmap } from '../shm/bitmap.js'
+import { COMMAND, encodeCommand } from '../wire/command.js'
+import {
+  encodeMappedRamHeader,
+  layoutMappedRam,
+  MAPPED_RAM_HEADER_SIZE,
+  type MappedRamLayout,
+} from '../wire/mapped-ram.js'
+import {
+  encodeRamSetupEntry,
+  encodeRamWord,
+  RAM_FLAG,
+  RAM_IDSTR,
+  RAM_SECTION_VERSION,
+  ramSetupEntrySize,
+} from '../wire/ram.js'
+import {
+  configurationSize,
+  encodeConfiguration,
+  encodeFooter,
+  encodeSectionHeader,
+  encodeSectionPart,
+  encodeStreamHeader,
+  SECTION,
+} from '../wire/stream.js'
+import { MAPPED_RAM } from './file.js'
+import { readSidecar, sidecarPath, writeSidecar } from './sidecar.js'
+
+const SMALL = 4096
+
+/** The name of a snapshot that is not whole yet. */
+export function partialPath(path: string): string {
+  return `${path}.partial`
+}
+
+export class SnapshotTarget implements LoadTarget {
+  readonly keepsDeviceState = true
+  readonly #path: string
+  readonly #partial: string
+  readonly #machineType: string | undefined
+  #fd: number | undefined
+  #setup: LoadSetup | undefined
+  #end = 0
+  readonly #blocks: { load: LoadBlock; place: MappedRamLayout }[] = []
+
+  /**
+   * @param machineType refuses another one, when given
+   * @throws MultifdError ERR_MULTIFD_FILE when the file can not be made
+   */
+  constructor(path: string, machineType: string | undefined) {
+    this.#path = path
+    this.#partial = partialPath(path)
+    this.#machineType = machineType
+    this.#fd = this.#do(() => openSync(this.#partial, 'w+'))
+  }
+
+  setUp(setup: LoadSetup): LoadBlock[] {
+    const { configuration, blocks, pageSize, ramSectionId, beforeRam } = setup
+    if (this.#machineType !== undefined && configuration.machineType !== this.#machineType) {
+      const message = `machine type '${configuration.machineType}' is not the expected '${this.#machineType}'`
+      throw new MultifdError('ERR_MULTIFD_MACHINE', message)
+    }
+    this.#setup = setup
+    const { machineType, capabilities: _, ...others } = configuration
+    const source = { machineType, subsections: { ...others, capabilities: [MAPPED_RAM] } }
+    this.#append(8 + configurationSize(source), (view) =>
+      encodeConfiguration(view, encodeStreamHeader(view, 0), source),
+    )
+    this.#appendBytes(beforeRam)
+    this.#append(SMALL, (view) => {
+      const introduction = { sectionId: ramSectionId, idstr: RAM_IDSTR, instanceId: 0, versionId: RAM_SECTION_VERSION }
+      const at = encodeSectionHeader(view, 0, SECTION.start, introduction)
+      const total = blocks.reduce((sum, { usedLength }) => sum + usedLength, 0)
+      return encodeRamWord(view, at, total, RAM_FLAG.memSize)
+    })
+    for (const { idstr, usedLength } of blocks) {
+      const entry = { idstr, usedLength }
+      const place = layoutMappedRam(this.#end + ramSetupEntrySize(entry), usedLength, pageSize)
+      this.#append(ramSetupEntrySize(entry) + MAPPED_RAM_HEADER_SIZE, (view) =>
+        encodeMappedRamHeader(view, encodeRamSetupEntry(view, 0, entry), { ...place, pageSize }),
+      )
+      this.#end = place.end
+      this.#do(() => ftruncateSync(this.#fd!, place.end))
+      const populated = new SharedBitmap(usedLength / pageSize)
+      const options = { idstr, path: this.#partial, size: usedLength, offset: place.pagesOffset, pageSize, populated }
+      this.#blocks.push({ load: LoadBlock.of(RamBlock.mapFile(options)), place })
+    }
+    return this.#blocks.map(({ load }) => load)
+  }
+
+  complete({ afterRam, switchoverStart, deviceState }: LoadedState): void {
+    const { ramSectionId, uuid } = this.#setup!
+    for (const { load, place } of this.#blocks) {
+      this.#writeAt(load.block.populated!.toBytes(), place.bitmapOffset)
+      this.#giveBack(load, place)
+    }
+    this.#append(SMALL, (view) => encodeFooter(view, encodeRamWord(view, 0, 0, RAM_FLAG.eos), ramSectionId))
+    this.#appendBytes(afterRam)
+    this.#append(SMALL, (view) => {
+      let at = switchoverStart ? encodeCommand(view, 0, COMMAND.switchoverStart) : 0
+      at = encodeSectionPart(view, at, SECTION.end, ramSectionId)
+      return encodeFooter(view, encodeRamWord(view, at, 0, RAM_FLAG.eos), ramSectionId)
+    })
+    this.#appendBytes(deviceState)
+    // The source gives its guest up on our word: by then the disk has it.
+    this.#do(() => fsyncSync(this.#fd!))
+    this.#do(() => closeSync(this.#fd!))
+    this.#fd = undefined
+    this.#do(() => {
+      if (uuid !== undefined) writeSidecar(this.#path, { uuid })
+      else if (readSidecar(this.#path).uuid !== undefined) rmSync(sidecarPath(this.#path), { force: true })
+      renameSync(this.#partial, this.#path)
+      syncFolder(dirname(this.#path))
+    })
+  }
+
+  close(): void {
+    for (const { load } of this.#blocks) load.block.close()
+    if (this.#fd === undefined) return
+    closeSync(this.#fd)
+    this.#fd = undefined
+    rmSync(this.#partial, { force: true })
+  }
+
+  // Pages that had data once and are zero now.
+  #giveBack({ block, stale }: LoadBlock, { pagesOffset }: MappedRamLayout): void {
+    const { pageSize, pages } = block
+    let page = stale!.next(0, true)
+    while (page < pages) {
+      let end = page
+      while (end < pages && stale!.has(end) && !block.populated!.has(end)) end++
+      if (end > page) punchHole(this.#fd!, pagesOffset + page * pageSize, (end - page) * pageSize)
+      page = stale!.next(Math.max(end, page + 1), true)
+    }
+  }
+
+  #append(room: number, encode: (view: DataView) => number): void {
+    const bytes = new Uint8Array(room)
+    this.#appendBytes(bytes.subarray(0, encode(new DataView(bytes.buffer))))
+  }
+
+  #appendBytes(bytes: Uint8Array): void {
+    this.#writeAt(bytes, this.#end)
+    this.#end += bytes.length
+  }
+
+  #writeAt(bytes: Uint8Array, position: number): void {
+    for (let done = 0; done < bytes.length; ) {
+      done += this.#do(() => writeSync(this.#fd!, bytes, done, bytes.length - done, position + done))
+    }
+  }
+
+  #do<T>(action: () => T): T {
+    try {
+      return action()
+    } catch (cause) {
+      const { code = 'unknown error', syscall } = cause as NodeJS.ErrnoException
+      const why = code === 'ENOSPC' ? 'the disk is full (ENOSPC)' : code
+      throw new MultifdError('ERR_MULTIFD_FILE', `${this.#partial}: ${why}`, { errnoName: code, syscall, cause })
+    }
+  }
+}
+
+function syncFolder(path: string): void {
+  const fd = openSync(path, 'r')
+  try {
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+}

@@ -1,0 +1,19 @@
+// The destination's coordinator thread.
+
+import { workerData } from 'node:worker_threads'
+import type { TargetPlan } from '../src/migration/destination.js'
+import { type DestinationTask, runDestination } from '../src/migration/destination-coordinator.js'
+import { type LoadTarget, ProgramTarget } from '../src/migration/load-target.js'
+import { RamBlock } from '../src/ram/block.js'
+import { SnapshotTarget } from '../src/snapshot/target.js'
+
+const task = workerData as DestinationTask & { target: TargetPlan }
+
+function makeTarget(): LoadTarget {
+  const { target } = task
+  if (target.kind === 'snapshot') return new SnapshotTarget(target.path, target.machineType)
+  const blocks = target.blocks.map((handle) => RamBlock.from(handle))
+  return new ProgramTarget(blocks, target.machineType)
+}
+
+task.toProgram.postMessage({ type: 'ended', outcome: runDestination(task, makeTarget) })
