@@ -20,6 +20,7 @@ import {
   PacketHeader,
   packetHeaderSize,
   pagesPerPacket,
+  runLength,
   sameIdstr,
 } from '../wire/multifd-packet.js'
 import {
@@ -174,8 +175,7 @@ export class RecvLoop {
           `compression method 0x${method.toString(16)} is not the agreed one`,
         )
       }
-      const block = this.#findBlock()
-      for (let i = 0; i < pages; i++) block.checkPage(header.offsets[i]!)
+      this.#findBlock().checkPage(header.largestOffset)
     } catch (error) {
       if (!(error instanceof MultifdError)) throw error
       throw new MultifdError(error.code, `${describe(channel.name)}: ${error.message}`, {
@@ -199,7 +199,11 @@ export class RecvLoop {
 
   #apply(block: LoadBlock | undefined): void {
     const { normalPages, zeroPages, offsets } = this.#header
-    for (let i = 0; i < normalPages; i++) block!.gotData(offsets[i]!)
+    for (let i = 0; i < normalPages; ) {
+      const run = runLength(offsets, i, normalPages, this.#context.pageSize)
+      block!.gotData(offsets[i]!, run)
+      i += run
+    }
     for (let i = normalPages; i < normalPages + zeroPages; i++) block!.gotZero(offsets[i]!)
     this.#pagesSinceSync += normalPages + zeroPages
   }

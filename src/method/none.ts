@@ -3,7 +3,7 @@
 import type { IoVector } from '../io/iovec.js'
 import { PinnedBuffer } from '../os/memory.js'
 import type { RamBlock } from '../ram/block.js'
-import type { PacketHeader } from '../wire/multifd-packet.js'
+import { type PacketHeader, runLength } from '../wire/multifd-packet.js'
 import type { RecvMethod, SendMethod } from './method.js'
 
 export class NoneSend implements SendMethod {
@@ -12,13 +12,23 @@ export class NoneSend implements SendMethod {
 
   prepare(header: PacketHeader, block: RamBlock, into: IoVector): void {
     const { pageSize, populated } = block
-    for (let i = 0; i < header.normalPages; i++) {
-      const offset = header.offsets[i]!
+    const { normalPages, offsets } = header
+    for (let i = 0; i < normalPages; ) {
+      const offset = offsets[i]!
       // A file may have anything where a page is known to be zero.
-      if (populated && !populated.has(offset / pageSize)) into.push(this.#zeros(pageSize), 0, pageSize)
-      else into.push(block, offset, pageSize)
+      if (populated && !populated.has(offset / pageSize)) {
+        into.push(this.#zeros(pageSize), 0, pageSize)
+        i++
+      } else if (populated) {
+        into.push(block, offset, pageSize)
+        i++
+      } else {
+        const run = runLength(offsets, i, normalPages, pageSize)
+        into.push(block, offset, run * pageSize)
+        i += run
+      }
     }
-    header.nextPacketSize = header.normalPages * pageSize
+    header.nextPacketSize = normalPages * pageSize
   }
 
   #zeros(size: number): { address: number; size: number } {
@@ -33,8 +43,13 @@ export class NoneSend implements SendMethod {
 export class NoneRecv implements RecvMethod {
   readonly flag = 0
 
-  expect(header: PacketHeader, block: RamBlock, into: IoVector): void {
-    for (let i = 0; i < header.normalPages; i++) into.push(block, header.offsets[i]!, block.pageSize)
+  expect({ normalPages, offsets }: PacketHeader, block: RamBlock, into: IoVector): void {
+    const { pageSize } = block
+    for (let i = 0; i < normalPages; ) {
+      const run = runLength(offsets, i, normalPages, pageSize)
+      into.push(block, offsets[i]!, run * pageSize)
+      i += run
+    }
   }
 
   finish(): void {

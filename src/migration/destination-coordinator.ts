@@ -18,20 +18,10 @@ import {
   decodeFooter,
   decodeSectionHeader,
   decodeStreamHeader,
-  encodeFooter,
-  encodeSectionHeader,
-  FOOTER_SIZE,
   SECTION,
   type SectionIntroduction,
-  sectionHeaderSize,
 } from '../wire/stream.js'
-import {
-  decodeVirtioMemEarly,
-  encodeVirtioMemEarly,
-  VIRTIO_MEM_EARLY_SUFFIX,
-  VIRTIO_MEM_EARLY_VERSION,
-  virtioMemEarlySize,
-} from '../wire/virtio-mem.js'
+import { readEarlySection } from '../wire/virtio-mem.js'
 import type { Vmdesc } from '../wire/vmdesc.js'
 import { Acceptor } from './acceptor.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
@@ -74,7 +64,6 @@ class DestinationRun {
   readonly #coordinator: Coordinator
   readonly #plan: DestinationPlan
   readonly #target: LoadTarget
-  readonly #began = performance.now()
   #acceptor: Acceptor | undefined
   #reader!: StreamReader
   #mainFd = -1
@@ -153,7 +142,6 @@ class DestinationRun {
       vector.push({ address: packet.address, size: 16 }, 0, encode(packet.view))
       main.writeFull(vector)
     }
-    this.#coordinator.tell({ type: 'figures', figures: { setupTime: performance.now() - this.#began } })
     return channels
   }
 
@@ -219,8 +207,11 @@ class DestinationRun {
 
   #section(configuration: Configuration, pageSize: number): void {
     const header = decodeSectionHeader(this.#reader)
-    if (header.type === SECTION.full) this.#earlySection(header)
-    else if (header.type === SECTION.start) {
+    if (header.type === SECTION.full) {
+      this.#earlySection(header)
+      return
+    }
+    if (header.type === SECTION.start) {
       this.#beginRam(header, configuration, pageSize)
       this.#ram!.loadSection()
     } else {
@@ -271,23 +262,12 @@ class DestinationRun {
     return loaded
   }
 
-  // Nothing tells a section's length: the one kind that comes before the end of RAM is known by its layout.
   #earlySection(header: SectionIntroduction): void {
-    const { idstr, versionId } = header
-    const known = idstr.endsWith(VIRTIO_MEM_EARLY_SUFFIX) && versionId === VIRTIO_MEM_EARLY_VERSION
-    if (!this.#target.keepsDeviceState || !known) {
-      throw new MultifdError(
-        'ERR_MULTIFD_UNSUPPORTED',
-        `section '${idstr}' version ${versionId} before RAM is not known`,
-      )
+    if (!this.#target.keepsDeviceState) {
+      throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `section '${header.idstr}': this side has no such device`)
     }
-    const state = decodeVirtioMemEarly(this.#reader)
-    const size = sectionHeaderSize(idstr) + virtioMemEarlySize(state.regionSize, state.blockSize) + FOOTER_SIZE
-    const bytes = new Uint8Array(size)
-    const view = new DataView(bytes.buffer)
-    const payload = encodeVirtioMemEarly(view, encodeSectionHeader(view, 0, SECTION.full, header), state)
-    encodeFooter(view, payload, header.sectionId)
-    this.#early.push({ idstr, bytes, afterRam: this.#ram !== undefined })
+    const bytes = readEarlySection(this.#reader, header)
+    this.#early.push({ idstr: header.idstr, bytes, afterRam: this.#ram !== undefined })
   }
 
   // With a return path the source keeps the channels open until it has our word: their end is made here.

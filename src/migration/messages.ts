@@ -6,7 +6,6 @@ import type { MigrationStatus } from './status.js'
 
 /** Times that a coordinator knows, ms. */
 export interface Figures {
-  setupTime: number
   downtime: number
   expectedDowntime: number
 }

@@ -32,6 +32,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   #threads: MigrationThreads | undefined
   #figures: Partial<Figures> = {}
   #began = 0
+  #setupTime: number | undefined
   #totalTime: number | undefined
   #pageSize = 0
   #totalBytes = 0
@@ -56,6 +57,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
       totalTime: this.#totalTime ?? performance.now() - this.#began,
       totalBytes: this.#totalBytes,
       pageSize: this.#pageSize,
+      setupTime: this.#setupTime,
       figures: this.#figures,
     })
   }
@@ -85,6 +87,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     const { signal, onMessage, pageSize, totalBytes, ...rest } = options
     const { multifd, multifdChannels } = this.parameters
     this.#began = performance.now()
+    this.#setupTime = undefined
     this.#totalTime = undefined
     this.#figures = {}
     this.#pageSize = pageSize
@@ -132,6 +135,9 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     else if (message.type === 'set-up') {
       this.#pageSize = message.pageSize
       this.#totalBytes = message.blocks.reduce((sum, { size }) => sum + size, 0)
-    } else if (message.type === 'status' && this.#status !== 'cancelling') this.setStatus(message.status)
+    } else if (message.type === 'status') {
+      if (message.status === 'active') this.#setupTime = performance.now() - this.#began
+      if (this.#status !== 'cancelling') this.setStatus(message.status)
+    }
   }
 }

@@ -65,7 +65,6 @@ export function runSource(task: SourceTask): ThreadOutcome {
 class SourceRun {
   readonly #coordinator: Coordinator
   readonly #plan: SourcePlan
-  readonly #began = performance.now()
   readonly #writer: StreamWriter
   readonly #ram: RamSave
   readonly #returnPath: ReturnPath | undefined
@@ -180,8 +179,6 @@ class SourceRun {
   #passes(): void {
     const { shm, parameters } = this.#coordinator
     const place = shm.coordinatorPlace
-    const setupTime = performance.now() - this.#began
-    this.#coordinator.tell({ type: 'figures', figures: { setupTime } })
     this.#coordinator.tell({ type: 'status', status: 'active' })
     this.#ram.start()
     for (let pass = 1; ; pass++) {

@@ -62,21 +62,24 @@ export interface StatisticsInput {
   shm: MigrationShm
   status: MigrationStatus
   totalTime: number
+  setupTime: number | undefined
   totalBytes: number
   pageSize: number
   figures: Partial<Figures>
 }
 
 /** The figures at this instant, read from the shared counters. */
-export function readStatistics({ shm, status, totalTime, totalBytes, pageSize, figures }: StatisticsInput) {
+export function readStatistics(input: StatisticsInput): MigrationStatistics {
+  const { shm, status, totalTime, setupTime, totalBytes, pageSize, figures } = input
   const own = (counter: number): number => shm.counter(shm.coordinatorPlace, counter)
   const transferred = shm.sum(COUNTER.bytes, true)
   const normal = shm.sum(COUNTER.normalPages, true)
   const duplicate = shm.sum(COUNTER.zeroPages, true)
-  const activeMs = Math.max(1, totalTime - (figures.setupTime ?? 0))
-  const statistics: MigrationStatistics = {
+  const activeMs = Math.max(1, totalTime - (setupTime ?? 0))
+  return {
     status,
     totalTime,
+    ...(setupTime === undefined ? {} : { setupTime }),
     ...figures,
     ram: {
       transferred,
@@ -93,5 +96,4 @@ export function readStatistics({ shm, status, totalTime, totalBytes, pageSize, f
       pageSize,
     },
   }
-  return statistics
 }

@@ -43,7 +43,8 @@ export class RamBlock {
   /** Pages that the program changed since the migration last looked. See {@link markDirty}. */
   readonly dirty: SharedBitmap
   readonly populated: SharedBitmap | undefined
-  readonly #words: Int32Array | undefined
+  /** The memory as words where it is JavaScript's. */
+  readonly words: Int32Array | undefined
   readonly #windows: Uint8Array[] = []
   #mapping: Mapping | undefined
 
@@ -55,7 +56,7 @@ export class RamBlock {
     this.memory = handle.memory
     this.dirty = new SharedBitmap(this.pages, handle.dirty)
     this.populated = handle.populated && new SharedBitmap(this.pages, handle.populated)
-    this.#words = handle.memory && new Int32Array(handle.memory, 0, handle.size / 4)
+    this.words = handle.memory && new Int32Array(handle.memory, 0, handle.size / 4)
     this.#mapping = mapping
   }
 
@@ -194,8 +195,7 @@ export class RamBlock {
     if (this.populated && !this.populated.has(page)) return true
     const offset = page * this.pageSize
     // Two words of JavaScript's settle almost every page that has data; the whole page is compared only then.
-    if (this.#words && (this.#words[offset / 4] !== 0 || this.#words[(offset + this.pageSize) / 4 - 1] !== 0))
-      return false
+    if (this.words && (this.words[offset / 4] !== 0 || this.words[(offset + this.pageSize) / 4 - 1] !== 0)) return false
     return isZero(this.address + offset, this.pageSize)
   }
 

@@ -58,16 +58,15 @@ export class LoadBlock {
     }
   }
 
-  /** A page whose data lies in place now. */
-  gotData(offset: number): void {
+  /** Pages whose data lies in place now: `count` of them, from the one at `offset` on. */
+  gotData(offset: number, count = 1): void {
     const { block } = this
-    const page = offset / block.pageSize
-    this.received.set(page)
+    const first = offset / block.pageSize
+    this.received.setRange(first, count)
+    if (!block.populated) return
+    block.populated.setRange(first, count)
     // A snapshot keeps no zero page, not even one that was sent as data.
-    if (block.populated) {
-      block.populated.set(page)
-      if (block.isZeroPage(page)) this.#empty(block.populated, page)
-    }
+    for (let page = first; page < first + count; page++) if (block.isZeroPage(page)) this.#empty(block.populated, page)
   }
 
   /** A page that is zero now. Nothing is written over what is zero already, so untouched memory stays untouched. */

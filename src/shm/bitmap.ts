@@ -40,16 +40,11 @@ export class SharedBitmap {
 
   /** Sets pages [first, first + count). */
   setRange(first: number, count: number): void {
-    this.#range(first, count, (word, mask) => Atomics.or(this.#words, word, mask))
-  }
-
-  #range(first: number, count: number, each: (word: number, mask: number) => void): void {
-    let page = first
     const end = first + count
-    while (page < end) {
+    for (let page = first; page < end; ) {
       const from = page & 31
       const bits = Math.min(32 - from, end - page)
-      each(page >>> 5, bits === 32 ? -1 : ((1 << bits) - 1) << from)
+      Atomics.or(this.#words, page >>> 5, bits === 32 ? -1 : ((1 << bits) - 1) << from)
       page += bits
     }
   }

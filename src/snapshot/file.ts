@@ -28,18 +28,11 @@ import {
   decodeSectionHeader,
   decodeStreamHeader,
   encodeFooter,
-  encodeSectionHeader,
   FOOTER_SIZE,
   SECTION,
-  sectionHeaderSize,
 } from '../wire/stream.js'
 import { DEFAULT_TAIL_LIMIT, locateStreamEnd } from '../wire/stream-end.js'
-import {
-  decodeVirtioMemEarly,
-  encodeVirtioMemEarly,
-  VIRTIO_MEM_EARLY_SUFFIX,
-  virtioMemEarlySize,
-} from '../wire/virtio-mem.js'
+import { readEarlySection } from '../wire/virtio-mem.js'
 import { type DeviceSection, type Vmdesc, walkDeviceSections } from '../wire/vmdesc.js'
 
 /** The capability that a mapped-ram file names in its configuration. */
@@ -168,8 +161,11 @@ class SnapshotParser {
       return false
     }
     const header = decodeSectionHeader(reader)
-    if (header.type === SECTION.full) this.#earlySection(header)
-    else if (header.type === SECTION.start) {
+    if (header.type === SECTION.full) {
+      this.#early[this.#setup ? 1 : 0].push(readEarlySection(reader, header))
+      return false
+    }
+    if (header.type === SECTION.start) {
       if (header.idstr !== RAM_IDSTR || header.versionId !== RAM_SECTION_VERSION) {
         throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `${this.#path}: section '${header.idstr}' is not supported`)
       }
@@ -177,7 +173,7 @@ class SnapshotParser {
     } else if (header.sectionId !== this.#ramSectionId) {
       throw new MultifdError('ERR_MULTIFD_SNAPSHOT', `section ${header.sectionId} goes on without having begun`)
     }
-    if (header.type !== SECTION.full) this.#records(fileSize)
+    this.#records(fileSize)
     decodeFooter(reader, header.sectionId)
     return header.type === SECTION.end
   }
@@ -202,22 +198,6 @@ class SnapshotParser {
       }
     }
     if (!this.#setup) throw new MultifdError('ERR_MULTIFD_SNAPSHOT', 'it has no list of RAM blocks')
-  }
-
-  #earlySection(header: { sectionId: number; idstr: string; instanceId: number; versionId: number }): void {
-    if (!header.idstr.endsWith(VIRTIO_MEM_EARLY_SUFFIX)) {
-      throw new MultifdError(
-        'ERR_MULTIFD_UNSUPPORTED',
-        `${this.#path}: section '${header.idstr}' before RAM is not known`,
-      )
-    }
-    const state = decodeVirtioMemEarly(this.#reader)
-    const size = sectionHeaderSize(header.idstr) + virtioMemEarlySize(state.regionSize, state.blockSize) + FOOTER_SIZE
-    const bytes = new Uint8Array(size)
-    const view = new DataView(bytes.buffer)
-    const end = encodeVirtioMemEarly(view, encodeSectionHeader(view, 0, SECTION.full, header), state)
-    encodeFooter(view, end, header.sectionId)
-    this.#early[this.#setup ? 1 : 0].push(bytes)
   }
 
   #describe(deviceState: Uint8Array): Pick<Snapshot, 'vmdesc' | 'sections'> {

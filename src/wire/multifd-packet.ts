@@ -22,10 +22,11 @@ import {
   bytesToText,
   hex,
   isPowerOfTwo,
-  joinU64,
+  MAX_HIGH_WORD,
   protocolError,
   readU64,
   requireBytes,
+  TWO_32,
   writeU64,
 } from './bytes.js'
 import { checkMagicAndVersion, MULTIFD_MAGIC, MULTIFD_VERSION } from './multifd-initial.js'
@@ -93,6 +94,8 @@ export class PacketHeader {
   zeroPages = 0
   /** Byte offsets in the block. What lies beyond `normalPages + zeroPages` has no meaning. */
   readonly offsets: Float64Array
+  /** The largest of the offsets in use, as decoded; 0 without pages. */
+  largestOffset = 0
 
   constructor(pagesPerPacket: number) {
     this.pagesAlloc = pagesPerPacket
@@ -113,11 +116,29 @@ export function encodePacketHeader(view: DataView, at: number, header: PacketHea
   view.setUint32(at + NORMAL_PAGES_AT, header.normalPages)
   view.setUint32(at + NEXT_PACKET_SIZE_AT, header.nextPacketSize)
   view.setUint32(at + ZERO_PAGES_AT, header.zeroPages)
-  for (let i = 0; i < IDSTR_SIZE; i++) view.setUint8(at + IDSTR_OFFSET + i, idstr[i] ?? 0)
-  let slot = at + OFFSETS_OFFSET
-  for (let i = 0; i < used; i++, slot += 8) writeU64(view, slot, offsets[i] ?? 0)
+  const nameEnd = at + OFFSETS_OFFSET
+  for (let slot = at + IDSTR_OFFSET; slot < nameEnd; slot += 8) view.setFloat64(slot, 0)
+  for (let i = 0; i < IDSTR_SIZE && idstr[i] !== 0; i++) view.setUint8(at + IDSTR_OFFSET + i, idstr[i]!)
+  // Per page, and in each thread before it is compiled: no calls but the view's own.
+  let slot = nameEnd
+  for (let i = 0; i < used; i++, slot += 8) {
+    const offset = offsets[i]!
+    view.setUint32(slot, offset / TWO_32)
+    view.setUint32(slot + 4, offset)
+  }
   // Eight zero bytes are the double 0: one store a slot.
   for (let i = used; i < offsets.length; i++, slot += 8) view.setFloat64(slot, 0)
+}
+
+/** Number of offsets from `first` on, up to `end`, whose pages lie together in ascending order: at least 1. */
+export function runLength(offsets: Float64Array, first: number, end: number, pageSize: number): number {
+  let next = offsets[first]! + pageSize
+  let at = first + 1
+  while (at < end && offsets[at] === next) {
+    at++
+    next += pageSize
+  }
+  return at - first
 }
 
 /**
@@ -189,13 +210,21 @@ export function decodePacketHeader(view: DataView, at: number, pagesPerPacket: n
   into.packetNum = readU64(view, at + PACKET_NUM_AT)
   into.zeroPages = zeroPages
   const { offsets } = into
+  let largest = 0
   for (let i = 0, slot = at + OFFSETS_OFFSET; i < pages; i++, slot += 8) {
+    const high = view.getUint32(slot)
     const low = view.getUint32(slot + 4)
-    if ((low & (pageSize - 1)) !== 0) {
-      throw protocolError(`offset ${i} ends in ${hex(low)}, expected a multiple of ${pageSize}`)
-    }
-    offsets[i] = joinU64(view.getUint32(slot), low)
+    if (high > MAX_HIGH_WORD || (low & (pageSize - 1)) !== 0) throw badOffset(i, high, low, pageSize)
+    const offset = high * TWO_32 + low
+    if (offset > largest) largest = offset
+    offsets[i] = offset
   }
+  into.largestOffset = largest
+}
+
+function badOffset(index: number, high: number, low: number, pageSize: number): MultifdError {
+  const text = `0x${high.toString(16)}${low.toString(16).padStart(8, '0')}`
+  return protocolError(`offset ${index} is ${text}, expected a multiple of ${pageSize}, at most 2^53 - 1`)
 }
 
 function checkMethod(method: number): void {

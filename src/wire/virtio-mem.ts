@@ -11,8 +11,18 @@
 // Version 1. It is sent after RAM START (QEMU 10.0) or before it (11.1); a reader has to know this layout, for nothing
 // tells its length. Source of the format: QEMU hw/virtio/virtio-mem.c.
 
+import { MultifdError } from '../errors.js'
 import { isPowerOfTwo, protocolError, U64_SIZE, writeU64 } from './bytes.js'
 import type { ByteReader } from './reader.js'
+import {
+  decodeFooter,
+  encodeFooter,
+  encodeSectionHeader,
+  FOOTER_SIZE,
+  SECTION,
+  type SectionIntroduction,
+  sectionHeaderSize,
+} from './stream.js'
 
 /** How the section's idstr ends. */
 export const VIRTIO_MEM_EARLY_SUFFIX = '/virtio-mem-device-early'
@@ -84,4 +94,24 @@ export function isPlugged(bitmap: Uint8Array, block: number): boolean {
   const bit = block % BLOCKS_PER_WORD
   const byte = bitmap[word * U64_SIZE + (U64_SIZE - 1 - (bit >> 3))] ?? 0
   return (byte & (1 << (bit & 7))) !== 0
+}
+
+/**
+ * Reads the rest of an early section whose head was read, and gives the whole section as it was on the wire.
+ *
+ * Throws ERR_MULTIFD_UNSUPPORTED for a section of another kind, whose end nothing tells; ERR_MULTIFD_PROTOCOL,
+ * ERR_MULTIFD_TRUNCATED.
+ */
+export function readEarlySection(reader: ByteReader, header: SectionIntroduction): Uint8Array {
+  const { idstr, versionId, sectionId } = header
+  if (!idstr.endsWith(VIRTIO_MEM_EARLY_SUFFIX) || versionId !== VIRTIO_MEM_EARLY_VERSION) {
+    throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `section '${idstr}' version ${versionId} before RAM is not known`)
+  }
+  const state = decodeVirtioMemEarly(reader)
+  decodeFooter(reader, sectionId)
+  const size = virtioMemEarlySize(state.regionSize, state.blockSize)
+  const bytes = new Uint8Array(sectionHeaderSize(idstr) + size + FOOTER_SIZE)
+  const view = new DataView(bytes.buffer)
+  encodeFooter(view, encodeVirtioMemEarly(view, encodeSectionHeader(view, 0, SECTION.full, header), state), sectionId)
+  return bytes
 }
