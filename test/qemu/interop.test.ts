@@ -24,6 +24,15 @@ for (const version of qemuVersions) {
   }
 }
 
+// Without a word back, and with a uuid that every channel names and the other QEMU checks.
+for (const version of qemuVersions) {
+  const how = { from: version, to: version, machine: `pc-i440fx-${version}`, transport: 'tcp' } as const
+  for (const channels of [undefined, 2] as const) {
+    scenarios.push({ ...how, guest: 'running', channels, returnPath: false })
+    scenarios.push({ ...how, guest: 'patterned', channels, uuid: '12345678-9abc-def0-1122-334455667788' })
+  }
+}
+
 // From one version to the other, on the machine type that both know.
 for (const channels of [undefined, 2, 4]) {
   scenarios.push({ from: '7.2', to: '10.0', machine: common, guest: 'running', channels, transport: 'tcp' })

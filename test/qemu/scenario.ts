@@ -30,6 +30,10 @@ export interface Scenario {
   /** Who reads the snapshot: our `send` (default), or QEMU itself. */
   load?: 'send' | 'qemu'
   vga?: 'std'
+  /** Whether sources ask for the destination's word; default true. */
+  returnPath?: boolean
+  /** The guest's uuid. */
+  uuid?: string
 }
 
 export interface CliExit {
@@ -102,7 +106,8 @@ export class Cli {
   }
 }
 
-export function title({ from, to, machine, guest, channels, transport, save, load, vga }: Scenario): string {
+export function title(scenario: Scenario): string {
+  const { from, to, machine, guest, channels, transport, save, load, vga, returnPath, uuid } = scenario
   const steps = [
     `QEMU ${from}`,
     save === 'qemu' ? 'its own file' : 'us',
@@ -110,14 +115,15 @@ export function title({ from, to, machine, guest, channels, transport, save, loa
   ]
   const multifd = channels === undefined ? 'no multifd' : `${channels} ${channels === 1 ? 'channel' : 'channels'}`
   const how = [machine, guest, multifd, transport]
-  return `${steps.join(' → ')}: ${[...how, ...(vga ? [`vga ${vga}`] : [])].join(', ')}`
+  const more = [vga && `vga ${vga}`, returnPath === false && 'no return path', uuid && 'a uuid'].filter(Boolean)
+  return `${steps.join(' → ')}: ${[...how, ...more].join(', ')}`
 }
 
 /** Runs the whole round trip, and checks that the same guest comes out and goes on. */
 export async function roundTrip(t: Test, scenario: Scenario): Promise<void> {
-  const { from, to, machine, guest, vga } = scenario
+  const { from, to, machine, guest, vga, uuid } = scenario
   if (!requireQemu(t, from, to) || (guest === 'running' && !requireRunningSource(t, from))) return
-  const hardware = { machine, ...(vga && { vga }) }
+  const hardware = { machine, ...(vga && { vga }), ...(uuid && { extraArgs: ['-uuid', uuid] }) }
 
   const source = await startQemu({ version: from, guest, ...hardware })
   t.teardown(() => source.close())
@@ -149,7 +155,11 @@ async function save(t: Test, scenario: Scenario, source: Qemu, snapshot: string)
   const cli = new Cli('receive', uri, '--output', snapshot, ...channelArguments(scenario))
   t.teardown(() => cli.kill())
   const leaving = async () => {
-    await leave(source, scenario, { uri: await cli.listening(), multifdChannels: scenario.channels })
+    await leave(source, scenario, {
+      uri: await cli.listening(),
+      multifdChannels: scenario.channels,
+      returnPath: scenario.returnPath,
+    })
     return await source.waitMigration()
   }
   await bothEnd(t, cli, leaving(), `${source.version} says that it is received`)
@@ -163,7 +173,8 @@ async function load(t: Test, scenario: Scenario, destination: Qemu, snapshot: st
   }
   const address = scenario.transport === 'tcp' ? 'tcp:127.0.0.1:0' : `unix:${join(destination.dir, 'send.sock')}`
   const uri = await destination.listen(address, { multifdChannels: scenario.channels })
-  const cli = new Cli('send', snapshot, uri, ...channelArguments(scenario))
+  const oneWay = scenario.returnPath === false ? ['--no-return-path'] : []
+  const cli = new Cli('send', snapshot, uri, ...channelArguments(scenario), ...oneWay)
   t.teardown(() => cli.kill())
   await bothEnd(t, cli, destination.waitMigration(), `${destination.version} says that it is loaded`)
 }

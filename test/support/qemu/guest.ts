@@ -45,6 +45,13 @@ export interface MigrationOptions {
   parameters?: QmpArguments
 }
 
+/** How a guest leaves. */
+export interface LeaveOptions extends MigrationOptions {
+  uri: string
+  /** Default true. */
+  returnPath?: boolean | undefined
+}
+
 export interface MigrationInfo {
   status?: string
   'error-desc'?: string
@@ -209,9 +216,10 @@ export class Qemu {
   }
 
   /** Starts an outgoing migration, with the return path on; waitMigration() tells how it ends. */
-  async migrate({ uri, capabilities = [], ...options }: MigrationOptions & { uri: string }): Promise<void> {
+  async migrate({ uri, capabilities = [], returnPath = true, ...options }: LeaveOptions): Promise<void> {
     // A file has no way back: QEMU refuses the capability there.
-    const always = uri.startsWith('file:') || uri.startsWith('exec:') ? [] : ['return-path']
+    const oneWay = !returnPath || uri.startsWith('file:') || uri.startsWith('exec:')
+    const always = oneWay ? [] : ['return-path']
     await this.setMigration({ ...options, capabilities: [...always, ...capabilities] })
     await this.command('migrate', { uri })
   }
