@@ -33,6 +33,8 @@ import {
   waitHandOver,
 } from './thread.js'
 
+const LOOK_MS = 100
+
 /** The coordinator's first hand-over: the connection, its initial packet already read. */
 export interface RecvConnection {
   fd: number
@@ -86,7 +88,8 @@ export function runRecv(task: ChannelTask): ThreadOutcome {
 function waitBarrier(shm: MigrationShm, channel: number): void {
   const reached = shm.reachSync(channel)
   if (shm.faultArmed(FAULT.recvWithoutBarrier)) return
-  while (!shm.waitReleased(reached, 1000)) if (shm.stopped) throw new Stopped()
+  // A stop wakes those who wait already: whoever comes later looks first, and whoever comes in between waits shortly.
+  while (!shm.stopped && !shm.waitReleased(reached, LOOK_MS));
   if (shm.stopped) throw new Stopped()
 }
 

@@ -4,20 +4,28 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { MultifdError } from '../errors.js'
+import { demoCommand } from './demo.js'
+import { inspectCommand } from './inspect.js'
 import { receiveCommand } from './receive.js'
-import { EXIT, say } from './report.js'
+import { EXIT, errorObject, failure, printJson } from './report.js'
 import { sendCommand } from './send.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'))
 
+// Its settings hold for the commands that are added after them.
 const program = new Command('multifd')
   .description("live migration of memory over parallel channels, in QEMU's own protocol")
-  .version(version)
-  .showHelpAfterError('(add --help for the options)')
+  .version(version, '-V, --version', 'print the version')
+  .configureHelp({ helpWidth: Math.max(80, Math.min(120, process.stdout.columns ?? 120)) })
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'multifd: ')) })
+  .helpOption('-h, --help', 'print the options')
+  .helpCommand('help [command]', "print a command's options")
   .exitOverride()
 
 receiveCommand(program)
 sendCommand(program)
+inspectCommand(program)
+demoCommand(program)
 
 try {
   await program.parseAsync()
@@ -26,9 +34,12 @@ try {
 }
 
 function statusOf(error: unknown): number {
-  // Commander has said already what was wrong.
-  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.completed : EXIT.usage
-  const { code, message } = MultifdError.from(error)
-  say(`multifd: ${message} (${code})`)
-  return code === 'ERR_MULTIFD_ARGUMENT' ? EXIT.usage : EXIT.failed
+  if (!(error instanceof CommanderError)) return failure(MultifdError.from(error))
+  // Commander has said already what was wrong, or printed what was asked for.
+  if (error.exitCode === 0) return EXIT.completed
+  if (process.argv.includes('--json')) {
+    const message = error.message.replace(/^error: /, '')
+    printJson({ status: 'failed', error: errorObject({ code: 'ERR_MULTIFD_ARGUMENT', message }) })
+  }
+  return EXIT.usage
 }

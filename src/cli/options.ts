@@ -1,15 +1,15 @@
 // What the commands share: options, their values, and the parameters they make.
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import type { MigrationParameters } from '../migration/parameters.js'
+import { DEFAULT_PARAMETERS, type MigrationParameters } from '../migration/parameters.js'
 
 export interface CommonOptions {
   channels: number
   multifd: boolean
   uuid?: string
   stallTimeout: number
-  json: boolean
-  verbose: boolean
+  json?: true
+  verbose?: true
 }
 
 /** A whole number in a range, as an option's value. */
@@ -23,38 +23,54 @@ export function whole(minimum: number, maximum: number): (text: string) => numbe
   }
 }
 
+const SCALES: Record<string, number> = { '': 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3 }
+
 /** Bytes, with an optional K, M or G (powers of 1024). */
 export function byteCount(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)([KMG]?)$/i.exec(text)
-  if (!match) throw new InvalidArgumentError('It must be a number of bytes, such as 500M or 2G.')
-  const scale = { '': 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3 }[match[2]!.toUpperCase()]!
-  return Math.floor(Number(match[1]) * scale)
+  const [, number, unit = ''] = /^(\d+(?:\.\d+)?)([KMG]?)$/i.exec(text) ?? []
+  const value = Math.floor(Number(number) * SCALES[unit.toUpperCase()]!)
+  if (!Number.isSafeInteger(value)) throw new InvalidArgumentError('It must be a number of bytes, such as 500M or 2G.')
+  return value
 }
 
 /** Seconds as an option's value, kept as milliseconds. */
-export function seconds(text: string): number {
-  const value = Number(text)
-  if (!/^\d+(\.\d+)?$/.test(text) || value > 86_400) throw new InvalidArgumentError('It must be a number of seconds.')
-  return Math.round(value * 1000)
+export function seconds(minimumMs: number): (text: string) => number {
+  return (text) => {
+    const value = Math.round(Number(text) * 1000)
+    if (!/^\d+(\.\d+)?$/.test(text) || value < minimumMs || value > 86_400_000) {
+      throw new InvalidArgumentError(`It must be a number of seconds from ${minimumMs / 1000} to 86400.`)
+    }
+    return value
+  }
 }
 
-/** Adds the options of every command that moves memory. */
-export function withCommonOptions(command: Command): Command {
+/** An option in seconds whose default is a parameter's. */
+export function secondsOption(flags: string, description: string, defaultMs: number, minimumMs: number): Option {
+  return new Option(flags, description).default(defaultMs, `${defaultMs / 1000}`).argParser(seconds(minimumMs))
+}
+
+export function channelsOption(defaultChannels: number): Option {
+  return new Option('-c, --channels <n>', 'parallel channels, 1 to 255; both sides need the same number')
+    .default(defaultChannels)
+    .argParser(whole(1, 255))
+}
+
+/** Adds the options of every command that moves a guest. */
+export function withCommonOptions(command: Command, uuid: string): Command {
   return command
-    .addOption(
-      new Option('-c, --channels <n>', 'parallel channels; both sides need the same')
-        .default(2)
-        .argParser(whole(1, 255)),
-    )
+    .addOption(channelsOption(DEFAULT_PARAMETERS.multifdChannels))
     .option('--no-multifd', "QEMU's default stream: everything on one connection")
-    .option('--uuid <uuid>', "the guest's uuid: sent, or checked")
+    .option('--uuid <uuid>', uuid)
     .addOption(
-      new Option('--stall-timeout <seconds>', 'give up when nothing moves for so long; 0: never')
-        .default(60_000, '60')
-        .argParser(seconds),
+      secondsOption(
+        '--stall-timeout <seconds>',
+        'give up when nothing moves for so long; 0: never',
+        DEFAULT_PARAMETERS.stallTimeoutMs,
+        0,
+      ),
     )
-    .option('--json', 'print one JSON object at the end, and nothing else, on standard output', false)
-    .option('-v, --verbose', 'log every step', false)
+    .option('--json', 'print one JSON object at the end on standard output, and nothing else there')
+    .option('-v, --verbose', 'log every step')
 }
 
 export function commonParameters(options: CommonOptions): Partial<MigrationParameters> {

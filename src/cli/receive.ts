@@ -1,35 +1,73 @@
 // multifd receive: a migration into a snapshot file.
 
+import { rmSync } from 'node:fs'
 import type { Command } from 'commander'
+import { DEFAULT_PARAMETERS } from '../migration/parameters.js'
 import { SnapshotReceiver } from '../snapshot/receive.js'
-import { type CommonOptions, commonParameters, seconds, withCommonOptions } from './options.js'
+import { partialPath } from '../snapshot/target.js'
+import { type CommonOptions, commonParameters, secondsOption, withCommonOptions } from './options.js'
 import { conduct, makeLogger, say } from './report.js'
 
 interface Options extends CommonOptions {
   output: string
   machineType?: string
   helloTimeout: number
-  allowMissingPages: boolean
+  allowMissingPages?: true
 }
 
+const EXAMPLES = `
+Examples:
+  multifd receive tcp:127.0.0.1:4444 --output guest.snapshot --channels 4
+  multifd receive unix:/tmp/migrate.sock -o guest.snapshot --no-multifd
+
+It waits for one migration. In QEMU's monitor, for the first example:
+  migrate_set_capability multifd on
+  migrate_set_capability return-path on
+  migrate_set_parameter multifd-channels 4
+  migrate -d tcp:127.0.0.1:4444
+
+Until everything came the file is named FILE.partial. Exit status: 0 completed, 1 failed, 2 wrong usage,
+130 interrupted.`
+
 export function receiveCommand(program: Command): void {
-  withCommonOptions(program.command('receive').argument('<uri>', 'where to listen: tcp:HOST:PORT, unix:PATH or fd:N'))
+  const command = program
+    .command('receive')
     .description('receive a running QEMU (or a multifd source) into a snapshot file')
+    .argument('<uri>', 'where to listen: tcp:HOST:PORT, unix:PATH or fd:N')
     .requiredOption('-o, --output <file>', 'the snapshot; it has this name once it is whole')
+  withCommonOptions(command, 'refuse a guest with another uuid')
     .option('--machine-type <name>', 'refuse a guest of another machine type')
-    .option('--hello-timeout <seconds>', 'longest wait for a connection to speak', seconds, 10_000)
-    .option('--allow-missing-pages', 'accept a stream that lacks pages', false)
-    .action(async (uri: string, options: Options) => {
-      const receiver = new SnapshotReceiver(options.output, {
-        parameters: { ...commonParameters(options), helloTimeoutMs: options.helloTimeout },
-        logger: makeLogger(options.verbose),
-        allowMissingPages: options.allowMissingPages,
-        ...(options.uuid === undefined ? {} : { uuid: options.uuid }),
-        ...(options.machineType === undefined ? {} : { machineType: options.machineType }),
-      })
-      process.exitCode = await conduct(receiver, options, async (signal) => {
-        say(`listening on ${await receiver.listen(uri, { signal })}`)
-        return await receiver.completed
-      })
-    })
+    .addOption(
+      secondsOption(
+        '--hello-timeout <seconds>',
+        'longest wait for a connection to speak, and for the last one after the first',
+        DEFAULT_PARAMETERS.helloTimeoutMs,
+        1,
+      ),
+    )
+    .option('--allow-missing-pages', 'accept a stream that lacks pages')
+    .addHelpText('after', EXAMPLES)
+    .action((uri: string, options: Options) => conduct(options, () => prepare(uri, options)))
+}
+
+function prepare(uri: string, options: Options) {
+  const { output, uuid, machineType } = options
+  const receiver = new SnapshotReceiver(output, {
+    parameters: { ...commonParameters(options), helloTimeoutMs: options.helloTimeout },
+    logger: makeLogger(options.verbose ?? false),
+    allowMissingPages: options.allowMissingPages ?? false,
+    ...(uuid === undefined ? {} : { uuid }),
+    ...(machineType === undefined ? {} : { machineType }),
+  })
+  return {
+    migration: receiver,
+    verb: 'receiving',
+    async work(signal: AbortSignal) {
+      say(`listening on ${await receiver.listen(uri, { signal })}`)
+      return await receiver.completed
+    },
+    outcome: () => output,
+    close: () => receiver.close(),
+    atOnce: () => rmSync(partialPath(output), { force: true }),
+  }
 }

@@ -1,167 +1,128 @@
-// How a command tells what it does: a progress bar or a line now and then, one result, one line for a failure.
+// What a command says: its log, its one result, one line for a failure, and its exit status.
 
-import { Presets, SingleBar } from 'cli-progress'
 import { type DestinationStream, pino } from 'pino'
 import pretty from 'pino-pretty'
-import { MultifdError } from '../errors.js'
+import { type ErrorCode, MultifdError } from '../errors.js'
 import type { Logger } from '../log.js'
 import type { Migration } from '../migration/migration.js'
 import type { MigrationStatistics } from '../migration/statistics.js'
-
-const BAR_MS = 200
-const LINE_MS = 5000
+import { bytes, duration, kebabKeys, printable, rate } from './format.js'
+import { Progress } from './progress.js'
 
 export const EXIT = { completed: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
 /** A logger to standard error: pretty on a terminal, JSON lines otherwise. */
 export function makeLogger(verbose: boolean): Logger {
-  const level = verbose ? 'debug' : 'warn'
   const stream: DestinationStream = process.stderr.isTTY
     ? pretty({ destination: 2, sync: true, ignore: 'pid,hostname' })
     : pino.destination({ dest: 2, sync: true })
-  return pino({ level }, stream)
+  const logger = pino({ level: verbose ? 'debug' : 'warn' }, stream)
+  // The command itself ends with the reason of a failure: it need not stand there twice.
+  return verbose ? logger : Object.assign(logger, { error: () => {} })
 }
 
+/** A line on standard error. */
 export function say(text: string): void {
   process.stderr.write(`${text}\n`)
 }
 
-/** Bytes with a unit, such as 1.50 GiB. */
-export function bytes(count: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
-  let value = count
-  let unit = 0
-  while (value >= 1024 && unit < units.length - 1) {
-    value /= 1024
-    unit++
-  }
-  return `${unit === 0 ? value : value.toFixed(2)} ${units[unit]}`
+/** The one object of `--json`, on standard output. */
+export function printJson(value: object): void {
+  process.stdout.write(`${JSON.stringify(value)}\n`)
 }
 
-/** Bytes a second. */
-export function rate(bytesPerSecond: number): string {
-  return `${bytes(bytesPerSecond)}/s`
-}
-
-/** Shows how far a migration is, until `stop`. On a terminal a bar a pass; otherwise a line every few seconds. */
-export class Progress {
-  readonly #migration: Migration
-  readonly #timer: NodeJS.Timeout
-  readonly #bar: SingleBar | undefined
-  #pass = 0
-  #lastBytes = 0
-  #lastAt = performance.now()
-
-  constructor(migration: Migration) {
-    this.#migration = migration
-    if (process.stderr.isTTY) {
-      this.#bar = new SingleBar(
-        {
-          format: '{label} {bar} {percentage}% | {moved} of {total} | {speed}{dirty}',
-          stream: process.stderr,
-          hideCursor: true,
-          clearOnComplete: false,
-          barsize: 24,
-        },
-        Presets.shades_classic,
-      )
-    }
-    this.#timer = setInterval(() => this.#show(), this.#bar ? BAR_MS : LINE_MS)
-  }
-
-  stop(): void {
-    clearInterval(this.#timer)
-    if (!this.#bar) return
-    if (this.#pass > 0) this.#show()
-    this.#bar.stop()
-  }
-
-  #show(): void {
-    const statistics = this.#migration.statistics()
-    if (!statistics || statistics.ram.total === 0) return
-    const { ram } = statistics
-    const now = performance.now()
-    const speed = ((ram.transferred - this.#lastBytes) * 1000) / Math.max(1, now - this.#lastAt)
-    this.#lastBytes = ram.transferred
-    this.#lastAt = now
-    const pass = Math.max(1, ram.dirtySyncCount)
-    const done = Math.min(ram.total, (ram.normal + ram.duplicate) * ram.pageSize)
-    const dirty = ram.dirtyPagesRate > 0 ? ` | ${ram.dirtyPagesRate} pages/s dirty` : ''
-    if (!this.#bar) {
-      say(`pass ${pass}: ${bytes(done)} of ${bytes(ram.total)}, ${rate(speed)}${dirty}`)
-      return
-    }
-    const label = ram.dirtySyncCount > 0 ? `pass ${pass}` : 'receiving'
-    const shown = { label, moved: bytes(done), total: bytes(ram.total), speed: rate(speed), dirty }
-    if (this.#pass === 0) this.#bar.start(ram.total, done, shown)
-    else this.#bar.update(done, shown)
-    this.#pass = pass
-  }
-}
-
-/** The object that `--json` prints, by QEMU's names. Times in ms. */
+/** The object that `--json` prints for a migration, by QEMU's names. Times in ms. */
 export function resultObject(statistics: MigrationStatistics | undefined, error: MultifdError | undefined): object {
-  const result: Record<string, unknown> = { status: statistics?.status ?? 'failed' }
-  if (statistics) {
-    const { totalTime, downtime, setupTime, ram } = statistics
-    result['total-time'] = Math.round(totalTime)
-    if (downtime !== undefined) result['downtime'] = Math.round(downtime)
-    if (setupTime !== undefined) result['setup-time'] = Math.round(setupTime)
-    result['ram'] = Object.fromEntries(Object.entries(ram).map(([name, value]) => [kebab(name), value]))
-  }
-  if (error) result['error'] = { code: error.code, message: error.message }
-  return result
+  const { status = 'failed', totalTime, downtime, setupTime, ram } = statistics ?? {}
+  const times = Object.entries({ totalTime, downtime, setupTime })
+    .filter(([, time]) => time !== undefined)
+    .map(([name, time]) => [name, Math.round(time!)])
+  const result = kebabKeys({ status, ...Object.fromEntries(times), ...(ram && { ram }) }) as object
+  return error ? { ...result, error: errorObject(error) } : result
 }
 
-function kebab(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+export function errorObject({ code, message }: { code: ErrorCode; message: string }): object {
+  return { code, message }
+}
+
+/** Says why a command failed, in one line, and gives its exit status. */
+export function failure(error: MultifdError, interrupted = false): number {
+  if (interrupted) {
+    say('multifd: interrupted')
+    return EXIT.interrupted
+  }
+  say(`multifd: ${printable(error.message)} (${error.code})`)
+  return error.code === 'ERR_MULTIFD_ARGUMENT' ? EXIT.usage : EXIT.failed
 }
 
 /**
- * Runs a migration under a command: progress, Ctrl-C, the result, the exit status.
+ * Turns Ctrl-C into an abort. The second one is for those who do not want to wait: the process exits at once.
  *
- * @param work resolves when the migration completed
+ * @param atOnce runs before such an exit, synchronously
  */
-export async function conduct(
-  migration: Migration,
-  options: { json: boolean },
-  work: (signal: AbortSignal) => Promise<MigrationStatistics>,
-): Promise<number> {
+export function onInterrupt(atOnce?: () => void): { signal: AbortSignal; [Symbol.dispose](): void } {
   const abort = new AbortController()
-  let interrupted = false
   const interrupt = (): void => {
-    // The second Ctrl-C is for those who do not want to wait.
-    if (interrupted) process.exit(EXIT.interrupted)
-    interrupted = true
+    if (abort.signal.aborted) {
+      atOnce?.()
+      process.exit(EXIT.interrupted)
+    }
     abort.abort()
   }
-  process.on('SIGINT', interrupt)
-  process.on('SIGTERM', interrupt)
-  const progress = new Progress(migration)
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+  for (const name of signals) process.on(name, interrupt)
+  return {
+    signal: abort.signal,
+    [Symbol.dispose]() {
+      for (const name of signals) process.off(name, interrupt)
+    },
+  }
+}
+
+/** A migration that a command conducts. */
+export interface Conducted {
+  migration: Migration
+  /** What is going on, for the progress: `receiving`. */
+  verb: string
+  /** Resolves when the migration completed. */
+  work(signal: AbortSignal): Promise<MigrationStatistics>
+  /** What there is to say of a completed one. */
+  outcome(): string
+  /** Gives back everything that `prepare` took. */
+  close(): Promise<void>
+  /** Runs when the user does not even wait for the orderly end. */
+  atOnce?(): void
+}
+
+/** Runs a migration under a command: progress, Ctrl-C, the result, the exit status. */
+export async function conduct(options: { json?: true }, prepare: () => Conducted): Promise<void> {
+  let conducted: Conducted | undefined
   let error: MultifdError | undefined
+  let interrupted = false
   try {
-    await work(abort.signal)
+    conducted = prepare()
+    using interrupt = onInterrupt(conducted.atOnce)
+    const { migration, verb, work } = conducted
+    const progress = new Progress(migration, verb)
+    try {
+      await work(interrupt.signal)
+    } finally {
+      progress.stop()
+      interrupted = interrupt.signal.aborted
+      await conducted.close()
+    }
   } catch (thrown) {
     error = MultifdError.from(thrown)
-  } finally {
-    progress.stop()
-    process.off('SIGINT', interrupt)
-    process.off('SIGTERM', interrupt)
   }
-  const statistics = migration.statistics()
-  if (options.json) process.stdout.write(`${JSON.stringify(resultObject(statistics, error))}\n`)
-  if (!error) {
-    if (!options.json && statistics) say(summary(statistics))
-    return EXIT.completed
-  }
-  say(interrupted ? 'multifd: interrupted' : `multifd: ${error.message} (${error.code})`)
-  return interrupted ? EXIT.interrupted : EXIT.failed
+  const statistics = conducted?.migration.statistics()
+  if (options.json) printJson(resultObject(statistics, error))
+  if (error) process.exitCode = failure(error, interrupted)
+  else if (!options.json) say(`${conducted!.outcome()}: ${summary(statistics!)}`)
 }
 
 function summary({ totalTime, downtime, setupTime = 0, ram }: MigrationStatistics): string {
   const active = Math.max(1, totalTime - setupTime)
-  const speed = rate((ram.transferred * 1000) / active)
-  const still = downtime === undefined ? '' : `, downtime ${Math.round(downtime)} ms`
-  const pages = `${bytes(ram.normalBytes)} of data, ${bytes(ram.duplicate * ram.pageSize)} of zero pages`
-  return `completed in ${Math.round(active)} ms: ${pages}, ${speed}${still}`
+  const still = downtime === undefined ? '' : `, downtime ${duration(downtime)}`
+  const pages = `${bytes(ram.normalBytes)} of data, ${bytes(ram.duplicate * ram.pageSize)} zero`
+  return `${pages}, in ${duration(active)} at ${rate((ram.transferred * 1000) / active)}${still}`
 }

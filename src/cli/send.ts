@@ -1,39 +1,90 @@
 // multifd send: a snapshot to a QEMU that waits for one.
 
 import { type Command, Option } from 'commander'
-import { ZERO_PAGE_DETECTIONS } from '../migration/parameters.js'
+import { DEFAULT_PARAMETERS, type MigrationParameters, ZERO_PAGE_DETECTIONS } from '../migration/parameters.js'
 import { SnapshotSender } from '../snapshot/send.js'
-import { byteCount, type CommonOptions, commonParameters, withCommonOptions } from './options.js'
+import { byteCount, type CommonOptions, commonParameters, secondsOption, withCommonOptions } from './options.js'
 import { conduct, makeLogger } from './report.js'
 
 interface Options extends CommonOptions {
   returnPath: boolean
   maxBandwidth: number
-  zeroPageDetection: 'none' | 'legacy' | 'multifd' | 'auto'
+  zeroPageDetection: MigrationParameters['zeroPageDetection']
+  connectTimeout: number
+  completionTimeout: number
 }
 
+const EXAMPLES = `
+Examples:
+  multifd send guest.snapshot tcp:127.0.0.1:4445 --channels 4
+  multifd send guest.snapshot unix:/tmp/migrate.sock --no-multifd
+
+The destination is a QEMU with the same machine type, memory size and devices. For the first example it is
+started with -incoming defer, and told in its monitor:
+  migrate_set_capability multifd on
+  migrate_set_parameter multifd-channels 4
+  migrate_incoming tcp:127.0.0.1:4445
+
+The snapshot is not changed, and can be sent again. Exit status: 0 completed, 1 failed, 2 wrong usage,
+130 interrupted.`
+
 export function sendCommand(program: Command): void {
-  const command = program.command('send').argument('<file>', 'the snapshot').argument('<uri>', 'the destination')
-  withCommonOptions(command)
+  const command = program
+    .command('send')
     .description('send a snapshot to a QEMU that was started with -incoming (or to a multifd destination)')
+    .argument('<file>', 'the snapshot')
+    .argument('<uri>', 'where the destination listens: tcp:HOST:PORT, unix:PATH or fd:N')
+  withCommonOptions(command, "the guest's uuid, which the destination must have too")
     .option('--no-return-path', 'do not ask the destination for its word, for peers that can not give it')
-    .option('--max-bandwidth <bytes>', 'bytes a second, such as 500M; 0: no limit', byteCount, 0)
+    .addOption(
+      new Option('--max-bandwidth <bytes>', 'bytes a second, such as 500M; 0: no limit')
+        .default(DEFAULT_PARAMETERS.maxBandwidth, 'no limit')
+        .argParser(byteCount),
+    )
     .addOption(
       new Option('--zero-page-detection <where>', 'where zero pages are named; auto: as the machine type has it')
         .choices([...ZERO_PAGE_DETECTIONS, 'auto'])
-        .default('auto'),
+        .default(DEFAULT_PARAMETERS.zeroPageDetection),
     )
-    .action(async (file: string, uri: string, options: Options) => {
-      await using sender = new SnapshotSender(file, {
-        parameters: {
-          ...commonParameters(options),
-          returnPath: options.returnPath,
-          maxBandwidth: options.maxBandwidth,
-          zeroPageDetection: options.zeroPageDetection,
-        },
-        logger: makeLogger(options.verbose),
-        ...(options.uuid === undefined ? {} : { uuid: options.uuid }),
-      })
-      process.exitCode = await conduct(sender.source, options, (signal) => sender.send(uri, { signal }))
-    })
+    .addOption(
+      secondsOption(
+        '--connect-timeout <seconds>',
+        'longest time that a connection may take',
+        DEFAULT_PARAMETERS.connectTimeoutMs,
+        1,
+      ),
+    )
+    .addOption(
+      secondsOption(
+        '--completion-timeout <seconds>',
+        "longest wait for the destination's word at the end; 0: for ever",
+        DEFAULT_PARAMETERS.completionTimeoutMs,
+        0,
+      ),
+    )
+    .addHelpText('after', EXAMPLES)
+    .action((file: string, uri: string, options: Options) => conduct(options, () => prepare(file, uri, options)))
+}
+
+function prepare(file: string, uri: string, options: Options) {
+  const { returnPath, maxBandwidth, zeroPageDetection, uuid } = options
+  const sender = new SnapshotSender(file, {
+    parameters: {
+      ...commonParameters(options),
+      returnPath,
+      maxBandwidth,
+      zeroPageDetection,
+      connectTimeoutMs: options.connectTimeout,
+      completionTimeoutMs: options.completionTimeout,
+    },
+    logger: makeLogger(options.verbose ?? false),
+    ...(uuid === undefined ? {} : { uuid }),
+  })
+  return {
+    migration: sender.source,
+    verb: 'sending',
+    work: (signal: AbortSignal) => sender.send(uri, { signal }),
+    outcome: () => 'sent',
+    close: () => sender.close(),
+  }
 }

@@ -2,7 +2,7 @@
 
 import { MultifdError } from '../errors.js'
 import { ERRNO, errno, errnoName, libc } from '../os/libc.js'
-import { PinnedBuffer } from '../os/memory.js'
+import { NO_ROOM, PinnedBuffer } from '../os/memory.js'
 import {
   closeDescriptor,
   isStreamSocket,
@@ -24,9 +24,6 @@ export const CALL_MS = 100
 const MSG_IOV = 16
 const MSG_IOVLEN = 24
 const MSG_SIZE = 56
-
-/** What it means when the kernel can not write what it received into memory that was checked. */
-export const NO_ROOM = 'what arrives can not be stored: the disk or the memory it goes to is full'
 
 const GONE = new Set(['EPIPE', 'ECONNRESET', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH'])
 
@@ -124,6 +121,15 @@ export class DescriptorChannel implements Channel {
         channel: this.name,
         errno: number,
         errnoName: name,
+        syscall,
+      })
+    }
+    if (number === ERRNO.fault && what === 'read from') {
+      const message = `${describe(this.name)}: ${NO_ROOM}`
+      return new MultifdError('ERR_MULTIFD_FILE', message, {
+        channel: this.name,
+        errno: number,
+        errnoName: errnoName(number),
         syscall,
       })
     }

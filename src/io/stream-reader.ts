@@ -1,12 +1,12 @@
 // The main channel's reading end: small pieces through a buffer, pages straight into their block.
 
 import { MultifdError } from '../errors.js'
-import { ERRNO, errno } from '../os/libc.js'
-import { copyMemory, HOST_PAGE_SIZE, PinnedBuffer, populate } from '../os/memory.js'
+import { copyMemory, PinnedBuffer } from '../os/memory.js'
+import type { RamBlock } from '../ram/block.js'
 import { bytesToText, joinU64 } from '../wire/bytes.js'
 import type { ByteReader } from '../wire/reader.js'
 import type { Channel } from './channel.js'
-import { describe, NO_ROOM } from './descriptor-channel.js'
+import { describe } from './descriptor-channel.js'
 import { type AddressRange, checkedAddress, IoVector } from './iovec.js'
 
 const BUFFER_SIZE = 64 * 1024
@@ -88,11 +88,11 @@ export class StreamReader implements ByteReader {
   }
 
   /** Reads `length` bytes into a block at `offset`: what is buffered by copy, the rest straight into place. */
-  into(block: AddressRange & { fileBacked: boolean }, offset: number, length: number): void {
+  into(block: RamBlock, offset: number, length: number): void {
     const address = checkedAddress(block, offset, length)
     const buffered = Math.min(length, this.#end - this.#at)
     if (buffered > 0) {
-      if (block.fileBacked) this.#makeRoom(address, buffered)
+      block.makeRoom(offset, buffered)
       copyMemory(address, this.#buffer.address + this.#at, buffered)
       this.#at += buffered
     }
@@ -110,14 +110,6 @@ export class StreamReader implements ByteReader {
     }
     this.#before += rest
     this.#end = got - rest
-  }
-
-  // Where a file's disk is full, the kernel refuses this with an error; our own write would end the process.
-  #makeRoom(address: number, length: number): void {
-    const start = address - (address % HOST_PAGE_SIZE)
-    if (populate(start, Math.ceil((address + length - start) / HOST_PAGE_SIZE) * HOST_PAGE_SIZE)) return
-    if (errno() === ERRNO.invalid) return // a kernel before 5.14 does not know the request
-    throw new MultifdError('ERR_MULTIFD_FILE', NO_ROOM, { channel: this.#channel.name })
   }
 
   #take(length: number): number {

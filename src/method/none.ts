@@ -16,17 +16,11 @@ export class NoneSend implements SendMethod {
     for (let i = 0; i < normalPages; ) {
       const offset = offsets[i]!
       // A file may have anything where a page is known to be zero.
-      if (populated && !populated.has(offset / pageSize)) {
-        into.push(this.#zeros(pageSize), 0, pageSize)
-        i++
-      } else if (populated) {
-        into.push(block, offset, pageSize)
-        i++
-      } else {
-        const run = runLength(offsets, i, normalPages, pageSize)
-        into.push(block, offset, run * pageSize)
-        i += run
-      }
+      const known = populated && !populated.has(offset / pageSize)
+      const run = populated ? 1 : runLength(offsets, i, normalPages, pageSize)
+      if (known) into.push(this.#zeros(pageSize), 0, pageSize)
+      else into.push(block, offset, run * pageSize)
+      i += run
     }
     header.nextPacketSize = normalPages * pageSize
   }

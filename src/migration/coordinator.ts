@@ -68,6 +68,9 @@ export class Coordinator {
   /** The main channel over a descriptor, which is taken over. */
   openMain(fd: number, wait: (waitedMs: number, inside: boolean) => void): DescriptorChannel {
     this.#main = new DescriptorChannel(fd, 'main', wait)
+    // It closes the descriptor itself: a second close could hit somebody else's of the same number.
+    const owned = this.#descriptors.indexOf(fd)
+    if (owned >= 0) this.#descriptors.splice(owned, 1)
     return this.#main
   }
 

@@ -34,6 +34,7 @@ const LOOK_MS = 10
 // A main channel that spoke so lately is alive, whatever the counters say yet.
 const PROGRESS_MS = 1000
 const DEFAULT_PAGE_SIZE = 4096
+const SUCCEEDED = 0
 const FAILED = 1
 
 /** Where the source comes from. */
@@ -50,14 +51,17 @@ export type DestinationTask = CoordinatorTask & DestinationPlan
 
 export function runDestination(task: DestinationTask, makeTarget: () => LoadTarget): ThreadOutcome {
   let target: LoadTarget | undefined
+  const outcome = Coordinator.run(task, 'mig/dst/main', (coordinator) => {
+    target = makeTarget()
+    new DestinationRun(coordinator, task, target).run()
+  })
   try {
-    return Coordinator.run(task, 'mig/dst/main', (coordinator) => {
-      target = makeTarget()
-      new DestinationRun(coordinator, task, target).run()
-    })
-  } finally {
     target?.close()
+  } catch (thrown) {
+    // The migration has its outcome; what could not be tidied up is told beside it.
+    task.toProgram.postMessage({ type: 'warning', text: MultifdError.from(thrown).message })
   }
+  return outcome
 }
 
 class DestinationRun {
@@ -104,7 +108,7 @@ class DestinationRun {
       this.#checkComplete(vmdesc)
       this.#target.complete(this.#loadedState(deviceState))
       shm.count(shm.coordinatorPlace, COUNTER.bytes, this.#reader.position - this.#mainBytesCounted())
-      this.#sayWord(0)
+      this.#sayWord()
     } catch (error) {
       this.#sayFailure()
       throw error
@@ -303,9 +307,10 @@ class DestinationRun {
     return shm.counter(shm.coordinatorPlace, COUNTER.bytes)
   }
 
-  #sayWord(error: number): void {
+  #sayWord(): void {
+    if (this.#returnPathOpen) this.#answer!((view) => encodeShut(view, 0, SUCCEEDED))
+    this.#coordinator.shm.succeed()
     if (!this.#returnPathOpen) return
-    this.#answer!((view) => encodeShut(view, 0, error))
     // The source closes first: what it still sends would make our close a reset, and hide the word from it.
     const deadline = performance.now() + PEER_CLOSE_MS
     while (performance.now() < deadline && !this.#coordinator.shm.stopped) {

@@ -4,6 +4,7 @@ import { MultifdError } from '../errors.js'
 import { Listener } from '../io/listener.js'
 import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js'
 import type { Logger } from '../log.js'
+import type { SocketAddress } from '../os/socket.js'
 import type { RamBlock, RamBlockHandle } from '../ram/block.js'
 import { parseUuid } from '../wire/bytes.js'
 import type { DestinationPlan } from './destination-coordinator.js'
@@ -61,12 +62,14 @@ export class Receiver extends Migration {
    * listens already
    */
   async listen(uri: string, { signal }: { signal?: AbortSignal } = {}): Promise<string> {
-    if (this.busy) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
     const parsed = parseUri(uri)
     if (parsed.transport === 'fd' && this.parameters.multifd) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'fd: is one connection: switch multifd off, or use tcp: or unix:')
     }
-    const from = await this.#open(parsed)
+    const addresses = await resolveUri(parsed, true)
+    // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
+    if (this.busy) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
+    const from = this.#open(parsed, addresses)
     const plan: DestinationPlan & { target: TargetPlan } = {
       from,
       ...(this.#options.uuid === undefined ? {} : { uuid: this.#options.uuid.toLowerCase() }),
@@ -111,9 +114,9 @@ export class Receiver extends Migration {
     this.#listener?.close()
   }
 
-  async #open(uri: MigrationUri): Promise<DestinationPlan['from']> {
+  #open(uri: MigrationUri, addresses: SocketAddress[]): DestinationPlan['from'] {
+    this.#listener = undefined
     if (uri.transport === 'fd') return { fd: uri.fd }
-    const addresses = await resolveUri(uri, true)
     this.#listener = Listener.open(uri, addresses, Math.max(128, this.parameters.multifdChannels + 1))
     if (!this.#listener.loopback) {
       const text = 'plain connections are accepted from other machines: whoever reaches the port can write the memory'

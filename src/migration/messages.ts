@@ -1,14 +1,8 @@
 // What a coordinator says to the embedding thread.
 
 import type { ThreadOutcome } from '../channel/thread.js'
-import type { PassInfo } from './statistics.js'
+import type { Figures, PassInfo } from './statistics.js'
 import type { MigrationStatus } from './status.js'
-
-/** Times that a coordinator knows, ms. */
-export interface Figures {
-  downtime: number
-  expectedDowntime: number
-}
 
 export type CoordinatorMessage =
   | { type: 'status'; status: MigrationStatus }
@@ -18,5 +12,7 @@ export type CoordinatorMessage =
   | { type: 'stop-program' }
   /** Destination: what the stream said of its machine and RAM. */
   | { type: 'set-up'; machineType: string; blocks: { idstr: string; size: number }[]; pageSize: number }
+  /** Something that did not work, and does not change how the migration ends. */
+  | { type: 'warning'; text: string }
   /** The last message. */
   | { type: 'ended'; outcome: ThreadOutcome }

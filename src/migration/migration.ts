@@ -4,9 +4,9 @@ import { EventEmitter } from 'node:events'
 import { MultifdError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { noLogger } from '../log.js'
-import type { CoordinatorMessage, Figures } from './messages.js'
+import type { CoordinatorMessage } from './messages.js'
 import type { MigrationParameters } from './parameters.js'
-import { type MigrationStatistics, type PassInfo, readStatistics } from './statistics.js'
+import { type Figures, type MigrationStatistics, type PassInfo, readStatistics } from './statistics.js'
 import type { MigrationStatus } from './status.js'
 import { MigrationThreads, type ThreadInfo, type ThreadsOptions } from './threads.js'
 
@@ -132,6 +132,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   #hear(message: CoordinatorMessage): void {
     if (message.type === 'figures') Object.assign(this.#figures, message.figures)
     else if (message.type === 'pass') this.emit('pass', message.info)
+    else if (message.type === 'warning') this.logger.warn({}, message.text)
     else if (message.type === 'set-up') {
       this.#pageSize = message.pageSize
       this.#totalBytes = message.blocks.reduce((sum, { size }) => sum + size, 0)

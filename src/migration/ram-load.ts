@@ -13,6 +13,7 @@ import {
   type RamWord,
   splitRamWord,
 } from '../wire/ram.js'
+import { decodeXbzrle, XBZRLE_ENCODING } from '../wire/xbzrle.js'
 import { type Coordinator, nameChannels } from './coordinator.js'
 
 const COUNT_EVERY = 1024
@@ -65,10 +66,8 @@ export class RamLoad {
           this.#loadPage()
           break
         case RAM_FLAG.xbzrle:
-          throw new MultifdError(
-            'ERR_MULTIFD_UNSUPPORTED',
-            'XBZRLE is not supported yet: switch xbzrle off at the source',
-          )
+          this.#loadXbzrle()
+          break
       }
     }
     if (!this.#blocks) throw new MultifdError('ERR_MULTIFD_PROTOCOL', 'the RAM set-up has no list of blocks')
@@ -129,6 +128,30 @@ export class RamLoad {
     const block = this.#block()
     const { offset } = this.#word
     this.#reader.into(block.block, offset, this.#options.pageSize)
+    block.gotData(offset)
+    if (++this.#normalPages % COUNT_EVERY === 0) this.#count()
+  }
+
+  #loadXbzrle(): void {
+    const block = this.#block()
+    const { pageSize } = this.#options
+    const encoding = this.#reader.u8()
+    if (encoding !== XBZRLE_ENCODING) {
+      throw new MultifdError(
+        'ERR_MULTIFD_PROTOCOL',
+        `an XBZRLE record's encoding is ${encoding}, expected ${XBZRLE_ENCODING}`,
+      )
+    }
+    const length = this.#reader.u16()
+    if (length > pageSize) {
+      throw new MultifdError(
+        'ERR_MULTIFD_PROTOCOL',
+        `an XBZRLE record has ${length} bytes, expected at most ${pageSize}`,
+      )
+    }
+    const runs = this.#reader.bytes(length)
+    const { offset } = this.#word
+    decodeXbzrle(runs, block.openPage(offset))
     block.gotData(offset)
     if (++this.#normalPages % COUNT_EVERY === 0) this.#count()
   }

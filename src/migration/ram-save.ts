@@ -87,7 +87,7 @@ export class RamSave {
       writer.commit(encodeRamWord(writer.view, writer.reserve(8), 0, RAM_FLAG.eos))
       writer.flush()
     }
-    this.#countMain()
+    this.countMain()
   }
 
   /** Ends the channels' work once their rings are empty. */
@@ -144,7 +144,7 @@ export class RamSave {
     this.#record(index, block, page, RAM_FLAG.page)
     this.#writer.putRange(block, page * pageSize, pageSize)
     this.#normalPages++
-    if (this.#normalPages === COUNT_EVERY) this.#countMain()
+    if (this.#normalPages === COUNT_EVERY) this.countMain()
     return true
   }
 
@@ -160,8 +160,8 @@ export class RamSave {
 
   #counted = 0
 
-  // The main channel's share of the counters, so often that a reader sees it move.
-  #countMain(): void {
+  /** Brings the main channel's share of the counters up to date: so often that a reader sees it move. */
+  countMain(): void {
     const { shm } = this.#coordinator
     const bytes = this.#writer.bytes - this.#counted
     this.#counted = this.#writer.bytes

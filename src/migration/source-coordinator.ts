@@ -26,9 +26,9 @@ import {
   SECTION,
 } from '../wire/stream.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
-import type { Figures } from './messages.js'
 import { RamSave } from './ram-save.js'
 import { ReturnPath } from './return-path.js'
+import type { Figures } from './statistics.js'
 
 const LOOK_MS = 100
 const FIRST_PING = 1
@@ -224,8 +224,10 @@ class SourceRun {
     this.#endSection()
     this.#writer.putBytes(this.#plan.deviceState)
     this.#writer.flush()
+    this.#ram.countMain()
     this.#ram.quit()
     this.#awaitWord()
+    shm.succeed()
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, 0)
     const figures: Partial<Figures> = { downtime: performance.now() - stopped }
     this.#coordinator.tell({ type: 'figures', figures })

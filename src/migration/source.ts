@@ -30,7 +30,7 @@ export interface MigrationSourceOptions {
 export interface MigrateOptions {
   /** Brings the program to a halt: after this resolves, no block changes. Called when what remains fits the downtime. */
   stop?(): void | Promise<void>
-  /** Lets it go on: called when the migration fails after `stop`. */
+  /** Lets it go on: called when the migration fails after `stop` was called, once that has settled. */
   resume?(): void | Promise<void>
   /** Cancels the migration; the program goes on. */
   signal?: AbortSignal
@@ -48,7 +48,7 @@ export interface StreamExtras
 export class MigrationSource extends Migration {
   readonly #options: MigrationSourceOptions
   readonly #extras: StreamExtras
-  #programStopped = false
+  #stopping: Promise<void> | undefined
 
   /** @throws MultifdError ERR_MULTIFD_ARGUMENT for parameters, a uuid or blocks that are not valid */
   constructor(options: MigrationSourceOptions, extras: StreamExtras = emptyStream(options.ram)) {
@@ -70,11 +70,12 @@ export class MigrationSource extends Migration {
    * ERR_MULTIFD_STATE when a migration runs already
    */
   async migrate(uri: string, options: MigrateOptions = {}): Promise<MigrationStatistics> {
-    if (this.busy) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
     const parsed = parseUri(uri)
     this.#checkTransport(parsed)
     const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid } = this.#options
     const addresses = await resolveUri(parsed, false)
+    // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
+    if (this.busy) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
     const plan: SourcePlan = {
       ...this.#extras,
       destination: parsed.transport === 'fd' ? { fd: parsed.fd } : { addresses },
@@ -83,7 +84,7 @@ export class MigrationSource extends Migration {
       ...(uuid === undefined ? {} : { uuid }),
       stopProgram: options.stop !== undefined,
     }
-    this.#programStopped = false
+    this.#stopping = undefined
     this.logger.info({ uri: formatUri(parsed), channels: this.parameters.multifdChannels }, 'migrating')
     try {
       return await this.run({
@@ -96,18 +97,19 @@ export class MigrationSource extends Migration {
         channelPlan: { findZeroPages: zeroPagesAt(this.parameters, machineType) === 'channels' },
         signal: options.signal,
         onMessage: (message, threads) => {
-          if (message.type === 'stop-program') this.#stopProgram(options, threads)
+          if (message.type === 'stop-program') this.#stopping = this.#stopProgram(options, threads)
         },
       })
     } catch (error) {
-      if (this.#programStopped) await options.resume?.()
+      // A stop that is under way yet would halt the program after it was told to go on.
+      await this.#stopping
+      if (this.#stopping) await options.resume?.()
       throw error
     }
   }
 
   async #stopProgram({ stop }: MigrateOptions, threads: MigrationThreads): Promise<void> {
     try {
-      this.#programStopped = true
       await stop?.()
       threads.shm.answers.post()
     } catch (cause) {

@@ -2,7 +2,6 @@
 
 import { COUNTER } from '../shm/layout.js'
 import type { MigrationShm } from '../shm/migration-shm.js'
-import type { Figures } from './messages.js'
 import type { MigrationStatus } from './status.js'
 
 /** RAM figures. Bytes, pages, and bytes or pages a second. */
@@ -37,6 +36,12 @@ export interface MigrationStatistics {
   downtime?: number
   expectedDowntime?: number
   ram: RamStatistics
+}
+
+/** Times that a coordinator knows, ms. */
+export interface Figures {
+  downtime: number
+  expectedDowntime: number
 }
 
 /** What is known when a pass ends. */

@@ -40,7 +40,7 @@ interface Koffi {
   address(value: ArrayBufferView): bigint
   errno(): number
   view(address: number, length: number): ArrayBuffer
-  load(path: null): { func(declaration: string): unknown }
+  load(path: string | null): { func(declaration: string): unknown }
 }
 
 const DECLARATIONS: Record<keyof Libc, string> = {
@@ -100,11 +100,16 @@ function foreign(): Koffi {
  */
 export function libc(): Libc {
   if (loaded) return loaded
-  const library = foreign().load(null)
-  const functions: Record<string, unknown> = {}
-  for (const [name, declaration] of Object.entries(DECLARATIONS)) functions[name] = library.func(declaration)
-  loaded = functions as unknown as Libc
+  loaded = openLibrary<Libc>(null, DECLARATIONS)
   return loaded
+}
+
+/** Declares functions of a shared library, or with null of the process itself. Throws koffi's error when it is not there. */
+export function openLibrary<T extends object>(name: string | null, declarations: Record<keyof T, string>): T {
+  const library = foreign().load(name)
+  const functions: Record<string, unknown> = {}
+  for (const [key, declaration] of Object.entries<string>(declarations)) functions[key] = library.func(declaration)
+  return functions as T
 }
 
 /** Linux's error number of this thread's last failed call. Ask at once: the next call overwrites it. */

@@ -6,6 +6,9 @@ import { addressOf, errno, errnoName, libc, viewOf } from './libc.js'
 /** Bytes of the smallest page of the machines this runs on; every address and length of a mapping is a multiple. */
 export const HOST_PAGE_SIZE = 4096
 
+/** What it means when the kernel can not write into memory that was checked. */
+export const NO_ROOM = 'what arrives can not be stored: the disk or the memory it goes to is full'
+
 const PROT_READ_WRITE = 3
 const PROT_READ = 1
 const MAP_SHARED = 0x01

@@ -2,7 +2,18 @@
 
 import { closeSync, fstatSync, ftruncateSync, openSync } from 'node:fs'
 import { MultifdError } from '../errors.js'
-import { addressOf, adviseHugePages, HOST_PAGE_SIZE, isZero, type Mapping, mapFile, viewOf } from '../os/memory.js'
+import { ERRNO, errno, errnoName } from '../os/libc.js'
+import {
+  addressOf,
+  adviseHugePages,
+  HOST_PAGE_SIZE,
+  isZero,
+  type Mapping,
+  mapFile,
+  NO_ROOM,
+  populate,
+  viewOf,
+} from '../os/memory.js'
 import { SharedBitmap } from '../shm/bitmap.js'
 
 /** Longest name of a block, in bytes: it has one length byte on the wire. */
@@ -46,6 +57,7 @@ export class RamBlock {
   /** The memory as words where it is JavaScript's. */
   readonly words: Int32Array | undefined
   readonly #windows: Uint8Array[] = []
+  #whole: Uint8Array | undefined
   #mapping: Mapping | undefined
 
   private constructor(handle: RamBlockHandle, mapping?: Mapping) {
@@ -170,13 +182,32 @@ export class RamBlock {
   bytes(offset = 0, length = Math.min(this.size - offset, WINDOW)): Uint8Array {
     this.#checkRange(offset, length)
     if (this.memory) return new Uint8Array(this.memory, offset, length)
-    const window = Math.floor(offset / WINDOW)
-    const start = window * WINDOW
+    const start = offset - (offset % WINDOW)
     if (offset + length > start + WINDOW) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${this.idstr}': a view may not cross a multiple of 1 GiB`)
     }
-    this.#windows[window] ??= new Uint8Array(viewOf(this.address + start, Math.min(WINDOW, this.size - start)))
-    return this.#windows[window].subarray(offset - start, offset - start + length)
+    return this.#window(start).subarray(offset - start, offset - start + length)
+  }
+
+  #window(start: number): Uint8Array {
+    const length = Math.min(WINDOW, this.size - start)
+    const index = start / WINDOW
+    this.#windows[index] ??= new Uint8Array(viewOf(this.address + start, length))
+    return this.#windows[index]
+  }
+
+  /**
+   * Bytes from `offset` on, up to `length` of them, as an array that begins somewhere before: for codecs that want one.
+   * Shorter than asked for where a window of a mapped file ends.
+   */
+  place(offset: number, length: number): { bytes: Uint8Array; at: number; length: number } {
+    this.#checkRange(offset, length)
+    if (this.memory) {
+      this.#whole ??= new Uint8Array(this.memory, 0, this.size)
+      return { bytes: this.#whole, at: offset, length }
+    }
+    const at = offset % WINDOW
+    return { bytes: this.#window(offset - at), at, length: Math.min(length, WINDOW - at) }
   }
 
   /**
@@ -197,6 +228,23 @@ export class RamBlock {
     // Two words of JavaScript's settle almost every page that has data; the whole page is compared only then.
     if (this.words && (this.words[offset / 4] !== 0 || this.words[(offset + this.pageSize) / 4 - 1] !== 0)) return false
     return isZero(this.address + offset, this.pageSize)
+  }
+
+  /**
+   * Makes a range of a mapped file writable for code of ours. Where the disk is full, the kernel refuses this with an
+   * error; a write to the memory itself would end the process.
+   *
+   * @throws MultifdError ERR_MULTIFD_FILE
+   */
+  makeRoom(offset: number, length: number): void {
+    if (!this.fileBacked) return
+    this.#checkRange(offset, length)
+    const lead = offset % HOST_PAGE_SIZE
+    const whole = Math.ceil((lead + length) / HOST_PAGE_SIZE) * HOST_PAGE_SIZE
+    if (populate(this.address + offset - lead, whole)) return
+    const number = errno()
+    if (number === ERRNO.invalid) return // a kernel before 5.14 does not know the request
+    throw new MultifdError('ERR_MULTIFD_FILE', NO_ROOM, { errno: number, errnoName: errnoName(number) })
   }
 
   /** Unmaps a mapped file. No thread may use the block afterwards. Idempotent. */

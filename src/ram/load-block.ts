@@ -69,6 +69,24 @@ export class LoadBlock {
     for (let page = first; page < first + count; page++) if (block.isZeroPage(page)) this.#empty(block.populated, page)
   }
 
+  /**
+   * A page's bytes as they are, to be changed in place; {@link gotData} afterwards.
+   *
+   * @throws MultifdError ERR_MULTIFD_PROTOCOL when it never came, ERR_MULTIFD_FILE when its disk is full
+   */
+  openPage(offset: number): Uint8Array {
+    const { block } = this
+    const page = offset / block.pageSize
+    if (!this.received.has(page)) {
+      const message = `a change to page 0x${offset.toString(16)} of block '${block.idstr}', which never came`
+      throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
+    }
+    block.makeRoom(offset, block.pageSize)
+    // In a file, what lies where a page is zero is anything.
+    if (block.populated && !block.populated.has(page)) clearMemory(block.address + offset, block.pageSize)
+    return block.bytes(offset, block.pageSize)
+  }
+
   /** A page that is zero now. Nothing is written over what is zero already, so untouched memory stays untouched. */
   gotZero(offset: number): void {
     const { block } = this

@@ -12,7 +12,7 @@
 export const CONTROL = {
   /** 1 once every thread is to stop. Anyone writes it, once. */
   stop: 0,
-  /** Place of the thread whose error came first, plus 1; 0 while there is none. Compare-and-exchange only. */
+  /** Place of the thread whose error came first, plus 1; 0 while there is none; -1 once all is well for good. */
   failed: 1,
   /** Semaphore: something happened that the coordinator waits for. H and the embedding thread post. */
   coordinator: 2,

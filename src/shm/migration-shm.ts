@@ -3,6 +3,9 @@
 import { CHANNEL, CHANNEL_WORDS, CONTROL, CONTROL_WORDS, COUNTER_WORDS, type ShmShape, shmOffsets } from './layout.js'
 import { Semaphore } from './semaphore.js'
 
+// In the word of the first failure: there is none, and there will be none.
+const SUCCEEDED = -1
+
 /** What crosses to a thread: the memory and its shape. */
 export interface ShmHandle extends ShmShape {
   buffer: SharedArrayBuffer
@@ -67,10 +70,18 @@ export class MigrationShm {
     return Atomics.compareExchange(this.#control, CONTROL.failed, 0, place + 1) === 0
   }
 
+  /**
+   * Settles the outcome as success, whoever claims a failure or cancels from now on, or did so just before: the
+   * destination has everything and says so, and two programs that both go on would be worse than one that was cancelled.
+   */
+  succeed(): void {
+    Atomics.store(this.#control, CONTROL.failed, SUCCEEDED)
+  }
+
   /** The thread that failed first, or undefined. */
   get failedPlace(): number | undefined {
     const place = Atomics.load(this.#control, CONTROL.failed)
-    return place === 0 ? undefined : place - 1
+    return place === 0 || place === SUCCEEDED ? undefined : place - 1
   }
 
   faultArmed(mask: number): boolean {

@@ -9,22 +9,24 @@ export interface Sidecar {
 }
 
 const SIZE_MAX = 65536
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
 export function sidecarPath(path: string): string {
   return `${path}.meta`
 }
 
+/** Writes a sidecar; `path` is the sidecar's own. */
 export function writeSidecar(path: string, sidecar: Sidecar): void {
-  writeFileSync(sidecarPath(path), new Packr({ useRecords: false }).pack(sidecar))
+  writeFileSync(path, new Packr({ useRecords: false }).pack(sidecar))
 }
 
-/** The sidecar, or an empty one when it is missing or makes no sense. */
+/** A snapshot's sidecar, or an empty one when it is missing or makes no sense. */
 export function readSidecar(path: string): Sidecar {
   try {
     const bytes = readFileSync(sidecarPath(path))
     if (bytes.length > SIZE_MAX) return {}
     const value = new Unpackr({ useRecords: false }).unpack(bytes) as Sidecar
-    return typeof value?.uuid === 'string' ? { uuid: value.uuid } : {}
+    return typeof value?.uuid === 'string' && UUID.test(value.uuid) ? { uuid: value.uuid } : {}
   } catch {
     return {}
   }

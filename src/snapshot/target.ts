@@ -1,6 +1,6 @@
 // Receiving into a snapshot: pages land in the mapped file, zero pages take no room, and the name comes last.
 
-import { closeSync, fsyncSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, ftruncateSync, openSync, renameSync, rmSync, statSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { MultifdError } from '../errors.js'
 import type { LoadedState, LoadSetup, LoadTarget } from '../migration/load-target.js'
@@ -33,7 +33,7 @@ import {
   SECTION,
 } from '../wire/stream.js'
 import { MAPPED_RAM } from './file.js'
-import { readSidecar, sidecarPath, writeSidecar } from './sidecar.js'
+import { sidecarPath, writeSidecar } from './sidecar.js'
 
 const SMALL = 4096
 
@@ -48,6 +48,8 @@ export class SnapshotTarget implements LoadTarget {
   readonly #partial: string
   readonly #machineType: string | undefined
   #fd: number | undefined
+  /** Whether the file has its own name: nothing is undone after that. */
+  #named = false
   #setup: LoadSetup | undefined
   #end = 0
   readonly #blocks: { load: LoadBlock; place: MappedRamLayout }[] = []
@@ -60,6 +62,10 @@ export class SnapshotTarget implements LoadTarget {
     this.#path = path
     this.#partial = partialPath(path)
     this.#machineType = machineType
+    // Found out now, and not when a whole guest has come.
+    if (statSync(path, { throwIfNoEntry: false })?.isFile() === false) {
+      throw new MultifdError('ERR_MULTIFD_FILE', `${path}: it is there already, and no regular file`)
+    }
     this.#fd = this.#do(() => openSync(this.#partial, 'w+'))
   }
 
@@ -113,22 +119,29 @@ export class SnapshotTarget implements LoadTarget {
     this.#appendBytes(deviceState)
     // The source gives its guest up on our word: by then the disk has it.
     this.#do(() => fsyncSync(this.#fd!))
-    this.#do(() => closeSync(this.#fd!))
-    this.#fd = undefined
-    this.#do(() => {
-      if (uuid !== undefined) writeSidecar(this.#path, { uuid })
-      else if (readSidecar(this.#path).uuid !== undefined) rmSync(sidecarPath(this.#path), { force: true })
-      renameSync(this.#partial, this.#path)
-      syncFolder(dirname(this.#path))
-    })
+    this.#takeName(uuid)
   }
 
   close(): void {
     for (const { load } of this.#blocks) load.block.close()
-    if (this.#fd === undefined) return
-    closeSync(this.#fd)
+    if (this.#fd !== undefined) closeSync(this.#fd)
     this.#fd = undefined
-    rmSync(this.#partial, { force: true })
+    if (this.#named) return
+    this.#do(() => rmSync(this.#partial, { force: true }))
+    const sidecar = partialPath(sidecarPath(this.#path))
+    this.#do(() => rmSync(sidecar, { force: true }), sidecar)
+  }
+
+  // What is beside the file belongs to it and not to an older one of that name, whenever this is cut short.
+  #takeName(uuid: string | undefined): void {
+    const sidecar = sidecarPath(this.#path)
+    const newSidecar = partialPath(sidecar)
+    if (uuid !== undefined) this.#do(() => writeSidecar(newSidecar, { uuid }), newSidecar)
+    this.#do(() => rmSync(sidecar, { force: true }), sidecar)
+    this.#do(() => renameSync(this.#partial, this.#path), this.#path)
+    this.#named = true
+    if (uuid !== undefined) this.#do(() => renameSync(newSidecar, sidecar), sidecar)
+    this.#do(() => syncFolder(dirname(this.#path)), dirname(this.#path))
   }
 
   // Pages that had data once and are zero now.
@@ -159,13 +172,13 @@ export class SnapshotTarget implements LoadTarget {
     }
   }
 
-  #do<T>(action: () => T): T {
+  #do<T>(action: () => T, path = this.#partial): T {
     try {
       return action()
     } catch (cause) {
       const { code = 'unknown error', syscall } = cause as NodeJS.ErrnoException
       const why = code === 'ENOSPC' ? 'the disk is full (ENOSPC)' : code
-      throw new MultifdError('ERR_MULTIFD_FILE', `${this.#partial}: ${why}`, { errnoName: code, syscall, cause })
+      throw new MultifdError('ERR_MULTIFD_FILE', `${path}: ${why}`, { errnoName: code, syscall, cause })
     }
   }
 }

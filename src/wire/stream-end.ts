@@ -11,7 +11,7 @@
 // and they are a description; so each match is kept until more bytes came than it allows. A match with a huge length
 // must not hide a later one: all are followed side by side.
 //
-// Without a description, a stream that was closed ends in a footer and EOF. One that stays open has no end to be found.
+// Without a description, a stream that was closed ends in a section's footer and EOF. One that stays open has no end to be found.
 
 import { MultifdError } from '../errors.js'
 import { protocolError } from './bytes.js'
@@ -82,9 +82,7 @@ export class StreamEndFinder {
       if (at.candidate === undefined) break
       this.#candidates.push(at.candidate)
       this.#candidates = this.#candidates.filter(({ end }) => end >= tail.length)
-      if (this.#candidates.length > MAX_CANDIDATES) {
-        throw protocolError(`device state has more than ${MAX_CANDIDATES} places that look like its end`)
-      }
+      if (this.#candidates.length > MAX_CANDIDATES) throw tooManyCandidates()
     }
     this.#candidates = this.#candidates.filter(({ end }) => end >= tail.length)
     for (const candidate of this.#candidates) {
@@ -112,23 +110,44 @@ export class StreamEndFinder {
 
 /**
  * Finds the end in the bytes after the RAM END section of a stream that has been closed.
- * Throws ERR_MULTIFD_TRUNCATED when they do not end as a stream does.
+ * Throws ERR_MULTIFD_TRUNCATED when they do not end as a stream does, ERR_MULTIFD_PROTOCOL when absurdly many places
+ * look like the end.
  */
 export function locateStreamEnd(tail: Uint8Array): StreamEnd {
-  for (let from = 0; ; ) {
+  for (let from = 0, candidates = 0; ; ) {
     const at = findMark(tail, from)
     if (at.candidate === undefined) break
     if (at.candidate.end === tail.length) {
       const end = verify(tail, at.candidate)
       if (end !== undefined) return end
+      if (++candidates > MAX_CANDIDATES) throw tooManyCandidates()
     }
     from = at.next
   }
   const eofAt = tail.length - 1
-  if (tail[eofAt] === SECTION.eof && tail[eofAt - FOOTER_SIZE] === SECTION.footer) {
+  if (tail[eofAt] === SECTION.eof && isFooter(tail, eofAt - FOOTER_SIZE)) {
     return { eofAt, vmdescAt: undefined, end: tail.length, vmdesc: undefined }
   }
   throw new MultifdError('ERR_MULTIFD_TRUNCATED', `the stream ends inside device state, after ${tail.length} bytes`)
+}
+
+/**
+ * Whether what looks like a footer names a section that began before it; or is the first thing, as RAM's own is. Device
+ * data that is cut off ends in such bytes now and then.
+ */
+function isFooter(bytes: Uint8Array, at: number): boolean {
+  if (bytes[at] !== SECTION.footer) return false
+  if (at === 0) return true
+  const id = readWord(bytes, at + 1)
+  for (let from = 0; ; from++) {
+    from = bytes.indexOf(SECTION.full, from)
+    if (from === -1 || from >= at) return false
+    if (readWord(bytes, from + 1) === id) return true
+  }
+}
+
+function tooManyCandidates(): MultifdError {
+  return protocolError(`device state has more than ${MAX_CANDIDATES} places that look like its end`)
 }
 
 /** The first candidate from `from` on, and where to look for the next. */
@@ -140,13 +159,13 @@ function findMark(bytes: Uint8Array, from: number): { candidate: Candidate | und
     if (at + MARK_SIZE > bytes.length) return { candidate: undefined, next: at }
     if (bytes[at + EOF_AT] !== SECTION.eof || bytes[at + VMDESC_AT] !== SECTION.vmdesc) continue
     if (bytes[at + JSON_AT] !== OPEN_BRACE || bytes[at + JSON_AT + 1] !== QUOTE) continue
-    const length = readLength(bytes, at + VMDESC_AT + 1)
+    const length = readWord(bytes, at + VMDESC_AT + 1)
     if (length < 2 || length > MAX_VMDESC_SIZE) continue
     return { candidate: { eofAt: at + EOF_AT, end: at + JSON_AT + length }, next: at + 1 }
   }
 }
 
-function readLength(bytes: Uint8Array, at: number): number {
+function readWord(bytes: Uint8Array, at: number): number {
   let length = 0
   for (let i = 0; i < 4; i++) length = length * 256 + (bytes[at + i] ?? 0)
   return length

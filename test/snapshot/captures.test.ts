@@ -14,7 +14,6 @@ import { type Capture, listCaptures, loadCapture } from '../support/captures.js'
 /** Captures of what is not supported, and the words of the refusal. */
 const REFUSED: Record<string, RegExp> = {
   compress: /COMPRESS_PAGE/,
-  xbzrle: /XBZRLE/,
   postcopy: /command POSTCOPY_\w+ of the source is not supported/,
   zlib: /compression method 0x2 is not the agreed one/,
   zstd: /compression method 0x4 is not the agreed one/,

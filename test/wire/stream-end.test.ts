@@ -124,9 +124,29 @@ t.test('limits', async (t) => {
 })
 
 t.test('a closed stream without a description ends in a footer and EOF', async (t) => {
-  const bytes = new NaiveWriter().zeros(10).be(1, 0x7e).be(4, 3).be(1, 0).bytes()
+  const bytes = new NaiveWriter().be(1, 4).be(4, 3).zeros(5).be(1, 0x7e).be(4, 3).be(1, 0).bytes()
   t.same(locateStreamEnd(bytes), { eofAt: 15, vmdescAt: undefined, end: 16, vmdesc: undefined })
   t.same(feed(bytes, 1), [], 'while it is open there is no telling')
+})
+
+t.test('device data that looks like a footer and EOF, and is of no section, is no end', async (t) => {
+  const bytes = new NaiveWriter().be(1, 4).be(4, 3).zeros(5).be(1, 0x7e).be(4, 0x71f3e800).be(1, 0).bytes()
+  throwsCode(t, () => locateStreamEnd(bytes), 'ERR_MULTIFD_TRUNCATED', 'inside device state')
+})
+
+t.test('more places that look like the end than can be by chance are refused, and not tried one by one', async (t) => {
+  const marks = 20_000
+  const bytes = new NaiveWriter()
+  for (let left = marks; left > 0; left--) {
+    bytes
+      .be(1, 0x7e)
+      .be(4, 0)
+      .be(1, 0)
+      .be(1, 6)
+      .be(4, 13 * left - 11)
+      .text('{"')
+  }
+  throwsCode(t, () => locateStreamEnd(bytes.bytes()), 'ERR_MULTIFD_PROTOCOL', 'places that look like its end')
 })
 
 t.test('a closed stream that ends elsewhere is truncated', async (t) => {

@@ -1,0 +1,172 @@
+// multifd demo: a live migration on this machine, from this process to another, of memory that is written to.
+
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { MultifdError } from '../errors.js'
+import { MigrationSource } from '../migration/source.js'
+import type { MigrationStatistics, PassInfo } from '../migration/statistics.js'
+import { RamBlock } from '../ram/block.js'
+import { DEMO_BLOCK } from './demo/destination.js'
+import { checksum, MIXTURE } from './demo/memory.js'
+import { DemoDestination, DemoWriter } from './demo/peers.js'
+import { Screen } from './demo/screen.js'
+import { bytes, duration, kebabKeys, rate } from './format.js'
+import { byteCount, channelsOption, whole } from './options.js'
+import { EXIT, failure, onInterrupt, printJson, resultObject } from './report.js'
+
+interface Options {
+  size: number
+  channels: number
+  dirtyRate: number
+  downtimeLimit: number
+  json?: true
+}
+
+interface Outcome {
+  statistics: MigrationStatistics
+  passes: PassInfo[]
+  checksums: { source: string; destination: string; equal: boolean }
+}
+
+const MIB = 1024 * 1024
+/** Largest block of a program: see RamBlock.allocate. */
+const MOST_MIB = 4096
+/** Where the program writes faster than it can be sent, it is slowed down, as QEMU does (auto-converge). */
+const SLOW_FROM_PASS = 2
+const ENOUGH_PROGRESS = 0.6
+
+const NOTES = `
+The source is this process, the destination another one. A thread goes on writing to the memory until what is
+left fits the downtime limit; then it stops, the rest goes, and the checksums of both sides are compared.
+Exit status: 0 equal, 1 failed, 2 wrong usage, 130 interrupted.`
+
+export function demoCommand(program: Command): void {
+  program
+    .command('demo')
+    .description('a live migration on this machine, of memory that a program goes on writing to')
+    .addOption(new Option('--size <bytes>', 'memory to move, 1M to 4G').default(1024 * MIB, '1G').argParser(sizeOption))
+    .addOption(channelsOption(4))
+    .addOption(
+      new Option('--dirty-rate <bytes>', 'how fast the program dirties memory, bytes a second')
+        .default(200 * MIB, '200M')
+        .argParser(byteCount),
+    )
+    .addOption(
+      new Option('--downtime-limit <ms>', 'longest time that the program may stand still, in milliseconds')
+        .default(20)
+        .argParser(whole(0, 2_000_000)),
+    )
+    .option('--json', 'print one JSON object at the end on standard output, and nothing else there')
+    .addHelpText('after', NOTES)
+    .action(run)
+}
+
+function sizeOption(text: string): number {
+  const size = byteCount(text)
+  if (size < MIB || size > MOST_MIB * MIB) throw new InvalidArgumentError('It must be from 1M to 4G.')
+  return Math.ceil(size / MIB) * MIB
+}
+
+async function run(options: Options): Promise<void> {
+  using interrupt = onInterrupt()
+  const screen = new Screen(options.json ?? false)
+  let source: MigrationSource | undefined
+  let outcome: Outcome | undefined
+  let error: MultifdError | undefined
+  try {
+    const block = RamBlock.allocate({ idstr: DEMO_BLOCK, size: options.size })
+    const { channels: multifdChannels, downtimeLimit } = options
+    source = new MigrationSource({ ram: [block], parameters: { multifdChannels, downtimeLimit } })
+    outcome = await new Demo(options, block, source, screen).run(interrupt.signal)
+    if (!outcome.checksums.equal) error = new MultifdError('ERR_MULTIFD_INTERNAL', 'the two memories differ')
+  } catch (thrown) {
+    error = interrupt.signal.aborted ? aborted(thrown) : MultifdError.from(thrown)
+  }
+  if (options.json) {
+    const { passes = [], checksums } = outcome ?? {}
+    const result = resultObject(source?.statistics(), error)
+    printJson({ ...result, passes: kebabKeys(passes), ...(checksums === undefined ? {} : { checksums }) })
+  }
+  process.exitCode = error ? failure(error, interrupt.signal.aborted) : EXIT.completed
+}
+
+function aborted(cause: unknown): MultifdError {
+  return new MultifdError('ERR_MULTIFD_ABORTED', 'the demo was interrupted', { cause })
+}
+
+class Demo {
+  readonly #options: Options
+  readonly #block: RamBlock
+  readonly #source: MigrationSource
+  readonly #screen: Screen
+  readonly #passes: PassInfo[] = []
+
+  constructor(options: Options, block: RamBlock, source: MigrationSource, screen: Screen) {
+    this.#options = options
+    this.#block = block
+    this.#source = source
+    this.#screen = screen
+  }
+
+  async run(signal: AbortSignal): Promise<Outcome> {
+    const { size, channels, dirtyRate, downtimeLimit } = this.#options
+    const screen = this.#screen
+    const destination = new DemoDestination({ size, channels })
+    const writer = new DemoWriter(this.#block, dirtyRate)
+    try {
+      screen.line('A live migration on this machine, of memory that a program goes on writing to.\n')
+      screen.line(`  source       process ${process.pid}: ${bytes(size)}, ${MIXTURE}`)
+      screen.live('  filling the memory …')
+      const [uri] = await Promise.all([destination.uri(signal), writer.filled(signal)])
+      screen.line(`  destination  process ${destination.pid}: ${uri}, ${channels} channels`)
+      screen.line(`  program      a thread that dirties ${rate(dirtyRate)}, may stand still for ${downtimeLimit} ms\n`)
+      writer.start()
+      const statistics = await this.#migrate(uri, writer, signal)
+      screen.live('  comparing …')
+      const [source, theirs] = await Promise.all([checksum(this.#block, signal), destination.checksum(signal)])
+      const checksums = { source, destination: theirs, equal: source === theirs }
+      this.#conclude(statistics, checksums)
+      return { statistics, passes: this.#passes, checksums }
+    } finally {
+      screen.stop()
+      await Promise.all([this.#source.close(), writer.close(), destination.close()])
+    }
+  }
+
+  async #migrate(uri: string, writer: DemoWriter, signal: AbortSignal): Promise<MigrationStatistics> {
+    const screen = this.#screen
+    screen.header()
+    screen.follow(this.#source)
+    this.#source.on('pass', (info) => {
+      screen.pass(info, this.#block.pageSize)
+      this.#converge(info, writer)
+      this.#passes.push(info)
+    })
+    const stop = async (): Promise<void> => {
+      await writer.stop()
+    }
+    const statistics = await this.#source.migrate(uri, { signal, stop })
+    screen.stop()
+    screen.last(this.#passes, statistics)
+    return statistics
+  }
+
+  // A writer that is as fast as the channels would never let go.
+  #converge({ pass, pages, remainingPages, expectedDowntime }: PassInfo, writer: DemoWriter): void {
+    if (pass < SLOW_FROM_PASS || expectedDowntime <= this.#options.downtimeLimit) return
+    if (remainingPages < pages * ENOUGH_PROGRESS) return
+    writer.slowDown()
+    this.#screen.line(`          it gets no nearer: the program is slowed down to ${rate(writer.bytesPerSecond)}`)
+  }
+
+  #conclude({ totalTime, setupTime = 0, downtime = 0, ram }: MigrationStatistics, sums: Outcome['checksums']): void {
+    const active = Math.max(1, totalTime - setupTime)
+    const screen = this.#screen
+    screen.line()
+    screen.line(`  source       sha256 ${sums.source}`)
+    screen.line(`  destination  sha256 ${sums.destination}  ${sums.equal ? 'equal' : 'DIFFERENT'}`)
+    screen.line()
+    const pages = `${bytes(ram.normalBytes)} of data, ${bytes(ram.duplicate * ram.pageSize)} of zero pages`
+    screen.line(`  moved in ${duration(active)} at ${rate((ram.transferred * 1000) / active)}: ${pages}`)
+    screen.line(`  the program stood still for ${duration(downtime)}`)
+  }
+}

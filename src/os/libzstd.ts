@@ -1,0 +1,173 @@
+// The system's libzstd, streaming, on raw addresses.
+
+import { MultifdError } from '../errors.js'
+import { openLibrary } from './libc.js'
+import { PinnedBuffer } from './memory.js'
+
+interface Libzstd {
+  ZSTD_createCCtx(): number
+  ZSTD_freeCCtx(context: number): number
+  ZSTD_CCtx_setParameter(context: number, parameter: number, value: number): number
+  ZSTD_compressStream2(context: number, output: number, input: number, directive: number): number
+  ZSTD_createDCtx(): number
+  ZSTD_freeDCtx(context: number): number
+  ZSTD_DCtx_setParameter(context: number, parameter: number, value: number): number
+  ZSTD_decompressStream(context: number, output: number, input: number): number
+  ZSTD_isError(code: number): number
+  ZSTD_getErrorName(code: number): string
+}
+
+const DECLARATIONS: Record<keyof Libzstd, string> = {
+  ZSTD_createCCtx: 'uintptr_t ZSTD_createCCtx()',
+  ZSTD_freeCCtx: 'size_t ZSTD_freeCCtx(uintptr_t)',
+  ZSTD_CCtx_setParameter: 'size_t ZSTD_CCtx_setParameter(uintptr_t, int, int)',
+  ZSTD_compressStream2: 'size_t ZSTD_compressStream2(uintptr_t, uintptr_t, uintptr_t, int)',
+  ZSTD_createDCtx: 'uintptr_t ZSTD_createDCtx()',
+  ZSTD_freeDCtx: 'size_t ZSTD_freeDCtx(uintptr_t)',
+  ZSTD_DCtx_setParameter: 'size_t ZSTD_DCtx_setParameter(uintptr_t, int, int)',
+  ZSTD_decompressStream: 'size_t ZSTD_decompressStream(uintptr_t, uintptr_t, uintptr_t)',
+  ZSTD_isError: 'unsigned int ZSTD_isError(size_t)',
+  ZSTD_getErrorName: 'const char *ZSTD_getErrorName(size_t)',
+}
+
+const LIBRARY = 'libzstd.so.1'
+const COMPRESSION_LEVEL = 100
+const WINDOW_LOG_MAX = 100
+const CONTINUE = 0
+const FLUSH = 1
+// What level 20, QEMU's highest, asks of a decoder: 32 MiB.
+const WINDOW_LOG = 25
+
+// ZSTD_inBuffer and ZSTD_outBuffer alike: pointer, size, position; 8 bytes each.
+const STRUCT_SIZE = 24
+const POSITION = 16
+
+let loaded: Libzstd | undefined
+
+function libzstd(): Libzstd {
+  if (loaded) return loaded
+  try {
+    loaded = openLibrary<Libzstd>(LIBRARY, DECLARATIONS)
+  } catch (cause) {
+    const text = `compression zstd needs ${LIBRARY}: install libzstd (Debian and Ubuntu: libzstd1; Fedora: libzstd)`
+    throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', text, { cause })
+  }
+  return loaded
+}
+
+/** Throws ERR_MULTIFD_UNSUPPORTED, with what to install, where there is no libzstd. */
+export function requireLibzstd(): void {
+  libzstd()
+}
+
+class Buffers {
+  readonly memory = new PinnedBuffer(2 * STRUCT_SIZE + 80)
+
+  get input(): number {
+    return this.memory.address
+  }
+
+  get output(): number {
+    return this.memory.address + STRUCT_SIZE
+  }
+
+  set(at: 0 | typeof STRUCT_SIZE, address: number, size: number, position: number): void {
+    const { view } = this.memory
+    setWord(view, at, address)
+    setWord(view, at + 8, size)
+    setWord(view, at + POSITION, position)
+  }
+
+  position(at: 0 | typeof STRUCT_SIZE): number {
+    return this.memory.view.getUint32(at + POSITION, true)
+  }
+}
+
+function setWord(view: DataView, at: number, value: number): void {
+  view.setUint32(at, value % 2 ** 32, true)
+  view.setUint32(at + 4, Math.floor(value / 2 ** 32), true)
+}
+
+function check(code: number, what: string): number {
+  if (libzstd().ZSTD_isError(code) === 0) return Number(code)
+  const text = `zstd can not ${what}: ${libzstd().ZSTD_getErrorName(code)}`
+  throw new MultifdError('ERR_MULTIFD_PROTOCOL', text)
+}
+
+/** One frame for the life of the stream; each flush ends a piece that a decoder can turn back whole. */
+export class ZstdCompressor {
+  readonly #buffers = new Buffers()
+  #context: number
+
+  constructor(level: number) {
+    this.#context = Number(libzstd().ZSTD_createCCtx())
+    check(libzstd().ZSTD_CCtx_setParameter(this.#context, COMPRESSION_LEVEL, level), `use level ${level}`)
+  }
+
+  /**
+   * Compresses `length` bytes at `input` and appends to the output at `output`, of which `used` bytes of `room` are in
+   * use. Returns the bytes in use afterwards.
+   *
+   * @throws MultifdError ERR_MULTIFD_INTERNAL when the output has no room for all of it
+   */
+  compress(input: number, length: number, output: number, room: number, used: number, flush: boolean): number {
+    const buffers = this.#buffers
+    buffers.set(0, input, length, 0)
+    buffers.set(STRUCT_SIZE, output, room, used)
+    const directive = flush ? FLUSH : CONTINUE
+    for (;;) {
+      const { input: from, output: to } = buffers
+      const left = check(libzstd().ZSTD_compressStream2(this.#context, to, from, directive), 'compress')
+      const done = buffers.position(0) === length && (!flush || left === 0)
+      const end = buffers.position(STRUCT_SIZE)
+      if (done) return end
+      if (end === room) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'a compressed packet has no room')
+    }
+  }
+
+  close(): void {
+    if (this.#context !== 0) libzstd().ZSTD_freeCCtx(this.#context)
+    this.#context = 0
+  }
+}
+
+/** The other side of {@link ZstdCompressor}: fed one piece after another. */
+export class ZstdDecompressor {
+  readonly #buffers = new Buffers()
+  #context: number
+
+  constructor() {
+    this.#context = Number(libzstd().ZSTD_createDCtx())
+    check(libzstd().ZSTD_DCtx_setParameter(this.#context, WINDOW_LOG_MAX, WINDOW_LOG), 'limit its window')
+  }
+
+  /** Starts on a piece of `length` bytes at `input`. */
+  begin(input: number, length: number): void {
+    this.#buffers.set(0, input, length, 0)
+  }
+
+  /** Bytes of the piece that were not read yet. */
+  get inputLeft(): number {
+    return this.#buffers.memory.view.getUint32(8, true) - this.#buffers.position(0)
+  }
+
+  /** Fills `length` bytes at `output`; returns how many it could. @throws MultifdError ERR_MULTIFD_PROTOCOL */
+  fill(output: number, length: number): number {
+    const buffers = this.#buffers
+    buffers.set(STRUCT_SIZE, output, length, 0)
+    for (let before = -1; ; ) {
+      const { input: from, output: to } = buffers
+      check(libzstd().ZSTD_decompressStream(this.#context, to, from), 'decompress')
+      const filled = buffers.position(STRUCT_SIZE)
+      // The input may be used up while output is still held back: it goes on as long as something comes.
+      const moved = filled + buffers.position(0)
+      if (filled === length || moved === before) return filled
+      before = moved
+    }
+  }
+
+  close(): void {
+    if (this.#context !== 0) libzstd().ZSTD_freeDCtx(this.#context)
+    this.#context = 0
+  }
+}
