@@ -43,7 +43,7 @@ function facts(info: SnapshotInfo): [string, string][] {
     ['snapshot', printable(info.path)],
     ['file size', `${bytes(fileSize)}, of which ${bytes(allocated)} on disk`],
     ['machine type', printable(machineType)],
-    ['guest was', runState === undefined ? 'not told' : printable(runState)],
+    ['run state', runState === undefined ? 'not told' : printable(runState)],
     ['uuid', uuid === undefined ? 'not told' : `${uuid}${where}`],
     ['page size', `${pageSize} B`],
     ['capabilities', capabilities.map(printable).join(', ')],

@@ -17,7 +17,7 @@ const program = new Command('multifd')
   .description("live migration of memory over parallel channels, in QEMU's own protocol")
   .version(version, '-V, --version', 'print the version')
   .configureHelp({ helpWidth: Math.max(80, Math.min(120, process.stdout.columns ?? 120)) })
-  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'multifd: ')) })
+  .configureOutput({ outputError: (text, write) => write(`multifd: ${reason(text)}\n`) })
   .helpOption('-h, --help', 'print the options')
   .helpCommand('help [command]', "print a command's options")
   .exitOverride()
@@ -38,8 +38,16 @@ function statusOf(error: unknown): number {
   // Commander has said already what was wrong, or printed what was asked for.
   if (error.exitCode === 0) return EXIT.completed
   if (process.argv.includes('--json')) {
-    const message = error.message.replace(/^error: /, '')
+    const message = reason(error.message)
     printJson({ status: 'failed', error: errorObject({ code: 'ERR_MULTIFD_ARGUMENT', message }) })
   }
   return EXIT.usage
+}
+
+/** Commander's words in one line. */
+function reason(text: string): string {
+  return text
+    .replace(/^error: /, '')
+    .trim()
+    .replace(/\s*\n\s*/g, ' ')
 }

@@ -120,9 +120,8 @@ export async function conduct(options: { json?: true }, prepare: () => Conducted
   else if (!options.json) say(`${conducted!.outcome()}: ${summary(statistics!)}`)
 }
 
-function summary({ totalTime, downtime, setupTime = 0, ram }: MigrationStatistics): string {
+function summary({ totalTime, setupTime = 0, ram }: MigrationStatistics): string {
   const active = Math.max(1, totalTime - setupTime)
-  const still = downtime === undefined ? '' : `, downtime ${duration(downtime)}`
   const pages = `${bytes(ram.normalBytes)} of data, ${bytes(ram.duplicate * ram.pageSize)} zero`
-  return `${pages}, in ${duration(active)} at ${rate((ram.transferred * 1000) / active)}${still}`
+  return `${pages}, in ${duration(active)} at ${rate((ram.transferred * 1000) / active)}`
 }

@@ -5,12 +5,14 @@ import { ERRNO, errnoName } from '../os/libc.js'
 import {
   closeDescriptor,
   connectResult,
+  dropPacing,
   POLL,
   pollDescriptors,
   type SocketAddress,
   startConnect,
 } from '../os/socket.js'
 import { CALL_MS } from './descriptor-channel.js'
+import { isLoopback } from './uri.js'
 
 /**
  * Connects to the first of `addresses` that answers. Blocks the calling thread, never longer than about 100 ms without
@@ -25,7 +27,10 @@ export function connectTo(addresses: readonly SocketAddress[], timeoutMs: number
   for (const address of addresses) {
     const where = address.family === 'unix' ? address.path : `${address.host}:${address.port}`
     const result = attempt(address, deadline, checkStopped)
-    if (result.fd !== undefined) return result.fd
+    if (result.fd !== undefined) {
+      if (address.family !== 'unix' && isLoopback(address)) dropPacing(result.fd)
+      return result.fd
+    }
     if (result.errno === undefined) {
       throw new MultifdError('ERR_MULTIFD_TIMEOUT', `no connection to ${where} within ${timeoutMs} ms`)
     }

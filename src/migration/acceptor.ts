@@ -89,7 +89,7 @@ export class Acceptor {
   #look(timeoutMs: number): void {
     const listener = { fd: this.#options.listener, events: POLL.in }
     // Those that have spoken a part already would make poll return at once: they are looked at, not waited for.
-    const silent = this.#newcomers.filter(({ fd }) => (receiveNow(fd, 1, true)?.length ?? 0) === 0)
+    const silent = this.#newcomers.filter(({ fd }) => (peek(fd, 1)?.length ?? 0) === 0)
     const waitMs = silent.length < this.#newcomers.length ? Math.min(timeoutMs, 10) : timeoutMs
     pollDescriptors([listener, ...silent.map(({ fd }) => ({ fd, events: POLL.in }))], waitMs)
     for (let fd = acceptOne(listener.fd); fd !== undefined; fd = acceptOne(listener.fd)) {
@@ -100,7 +100,7 @@ export class Acceptor {
   }
 
   #classify(newcomer: Newcomer): void {
-    const bytes = receiveNow(newcomer.fd, INITIAL_PACKET_SIZE, true)
+    const bytes = peek(newcomer.fd, INITIAL_PACKET_SIZE)
     if (bytes === undefined) return
     if (bytes.length === 0) {
       this.#dismiss(newcomer)
@@ -181,5 +181,15 @@ export class Acceptor {
     const who = nameChannels(channels, (id) => missing.includes(id))
     const message = `${who} did not come within ${helloTimeoutMs} ms: the source must have multifd on, and ${channels} channels`
     throw new MultifdError('ERR_MULTIFD_CHANNEL', message, { channel: missing[0] })
+  }
+}
+
+// A connection that was reset ends like one that was closed: a stranger's must not fail the migration.
+function peek(fd: number, length: number): Uint8Array | undefined {
+  try {
+    return receiveNow(fd, length, true)
+  } catch (error) {
+    if (error instanceof MultifdError) return new Uint8Array()
+    throw error
   }
 }

@@ -10,6 +10,7 @@ import { isOpen, receiveNow, shutdownRead } from '../os/socket.js'
 import type { LoadBlock } from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
 import { COMMAND, type Command, decodeCommand, decodePing } from '../wire/command.js'
+import { EarlySections } from '../wire/early-sections.js'
 import { decodeRamSetup, RAM_IDSTR, RAM_SECTION_VERSION } from '../wire/ram.js'
 import { encodePong, encodeShut } from '../wire/return-path.js'
 import {
@@ -21,7 +22,6 @@ import {
   SECTION,
   type SectionIntroduction,
 } from '../wire/stream.js'
-import { readEarlySection } from '../wire/virtio-mem.js'
 import type { Vmdesc } from '../wire/vmdesc.js'
 import { Acceptor } from './acceptor.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
@@ -76,7 +76,7 @@ class DestinationRun {
   #ram: RamLoad | undefined
   #ramSectionId = -1
   #ramEnded = false
-  readonly #early: { idstr: string; bytes: Uint8Array; afterRam: boolean }[] = []
+  readonly #early = new EarlySections()
   #switchoverStart = false
 
   constructor(coordinator: Coordinator, plan: DestinationPlan, target: LoadTarget) {
@@ -254,7 +254,7 @@ class DestinationRun {
       blocks,
       pageSize,
       ramSectionId: this.#ramSectionId,
-      beforeRam: this.#earlySections(false),
+      beforeRam: this.#early.bytes(false),
       uuid: this.#acceptor?.uuid,
     })
     this.#coordinator.tell({
@@ -270,8 +270,7 @@ class DestinationRun {
     if (!this.#target.keepsDeviceState) {
       throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `section '${header.idstr}': this side has no such device`)
     }
-    const bytes = readEarlySection(this.#reader, header)
-    this.#early.push({ idstr: header.idstr, bytes, afterRam: this.#ram !== undefined })
+    this.#early.read(this.#reader, header, this.#ram !== undefined)
   }
 
   // With a return path the source keeps the channels open until it has our word: their end is made here.
@@ -286,7 +285,7 @@ class DestinationRun {
 
   #checkComplete(vmdesc: Vmdesc | undefined): void {
     if (this.#plan.allowMissingPages) return
-    const devices = [...(vmdesc?.devices.map(({ name }) => name) ?? []), ...this.#early.map(({ idstr }) => idstr)]
+    const devices = [...(vmdesc?.devices.map(({ name }) => name) ?? []), ...this.#early.idstrs]
     // A balloon gives pages back, and virtio-mem's memory may be unplugged: such pages are never sent.
     const balloon = devices.some((name) => name.endsWith('/virtio-balloon'))
     const pluggable = devices.filter((name) => /\/virtio-mem(-device-early)?$/.test(name))
@@ -295,11 +294,7 @@ class DestinationRun {
   }
 
   #loadedState(deviceState: Uint8Array): LoadedState {
-    return { afterRam: this.#earlySections(true), switchoverStart: this.#switchoverStart, deviceState }
-  }
-
-  #earlySections(afterRam: boolean): Uint8Array {
-    return Buffer.concat(this.#early.filter((section) => section.afterRam === afterRam).map(({ bytes }) => bytes))
+    return { afterRam: this.#early.bytes(true), switchoverStart: this.#switchoverStart, deviceState }
   }
 
   #mainBytesCounted(): number {
@@ -310,6 +305,7 @@ class DestinationRun {
   #sayWord(): void {
     if (this.#returnPathOpen) this.#answer!((view) => encodeShut(view, 0, SUCCEEDED))
     this.#coordinator.shm.succeed()
+    this.#coordinator.tell({ type: 'done' })
     if (!this.#returnPathOpen) return
     // The source closes first: what it still sends would make our close a reset, and hide the word from it.
     const deadline = performance.now() + PEER_CLOSE_MS

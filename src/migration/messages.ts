@@ -14,5 +14,7 @@ export type CoordinatorMessage =
   | { type: 'set-up'; machineType: string; blocks: { idstr: string; size: number }[]; pageSize: number }
   /** Something that did not work, and does not change how the migration ends. */
   | { type: 'warning'; text: string }
+  /** Both sides know that everything is there; the threads' own end is still to come. */
+  | { type: 'done' }
   /** The last message. */
   | { type: 'ended'; outcome: ThreadOutcome }

@@ -33,6 +33,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   #figures: Partial<Figures> = {}
   #began = 0
   #setupTime: number | undefined
+  #doneTime: number | undefined
   #totalTime: number | undefined
   #pageSize = 0
   #totalBytes = 0
@@ -88,6 +89,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     const { multifd, multifdChannels } = this.parameters
     this.#began = performance.now()
     this.#setupTime = undefined
+    this.#doneTime = undefined
     this.#totalTime = undefined
     this.#figures = {}
     this.#pageSize = pageSize
@@ -113,7 +115,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     signal?.addEventListener('abort', abort, { once: true })
     const error = await threads.ended
     signal?.removeEventListener('abort', abort)
-    this.#totalTime = performance.now() - this.#began
+    this.#totalTime = (error ? undefined : this.#doneTime) ?? performance.now() - this.#began
     this.setStatus(error === undefined ? 'completed' : error.code === 'ERR_MULTIFD_ABORTED' ? 'cancelled' : 'failed')
     if (error) {
       this.logger.error({ code: error.code, channel: error.channel }, error.message)
@@ -136,7 +138,8 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     else if (message.type === 'set-up') {
       this.#pageSize = message.pageSize
       this.#totalBytes = message.blocks.reduce((sum, { size }) => sum + size, 0)
-    } else if (message.type === 'status') {
+    } else if (message.type === 'done') this.#doneTime = performance.now() - this.#began
+    else if (message.type === 'status') {
       if (message.status === 'active') this.#setupTime = performance.now() - this.#began
       if (this.#status !== 'cancelling') this.setStatus(message.status)
     }

@@ -231,6 +231,7 @@ class SourceRun {
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, 0)
     const figures: Partial<Figures> = { downtime: performance.now() - stopped }
     this.#coordinator.tell({ type: 'figures', figures })
+    this.#coordinator.tell({ type: 'done' })
   }
 
   #awaitWord(): void {

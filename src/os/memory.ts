@@ -85,12 +85,16 @@ export class PinnedBuffer {
   }
 }
 
+const ZEROES_SIZE = 65536
 let zeroes: PinnedBuffer | undefined
 
-/** Whether the `length` bytes at `address` are all zero. `length` is at most 64 KiB. */
+/** Whether the `length` bytes at `address` are all zero. */
 export function isZero(address: number, length: number): boolean {
-  zeroes ??= new PinnedBuffer(65536)
-  return libc().memcmp(address, zeroes.address, length) === 0
+  zeroes ??= new PinnedBuffer(ZEROES_SIZE)
+  for (let done = 0; done < length; done += ZEROES_SIZE) {
+    if (libc().memcmp(address + done, zeroes.address, Math.min(ZEROES_SIZE, length - done)) !== 0) return false
+  }
+  return true
 }
 
 export function copyMemory(to: number, from: number, length: number): void {

@@ -19,6 +19,9 @@ const SO_RCVTIMEO = 20
 const SO_SNDTIMEO = 21
 const IPPROTO_TCP = 6
 const TCP_NODELAY = 1
+const TCP_CONGESTION = 13
+// Every Linux has it, and lets every user choose it.
+const UNPACED = 'reno'
 const F_GETFL = 3
 const F_SETFL = 4
 const O_NONBLOCK = 0x800
@@ -182,6 +185,15 @@ export function prepareStream(fd: number, callMs: number): void {
   libc().setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, timeval(callMs), 16)
   libc().setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, int(1), 4)
   libc().setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, int(1), 4) // no effect on unix sockets, and no harm
+}
+
+/**
+ * Takes the pacing off a connection within this machine. Where the system's congestion control paces (bbr), its timers
+ * would hold back what no network is there to be congested by.
+ */
+export function dropPacing(fd: number): void {
+  const algorithm = new TextEncoder().encode(UNPACED)
+  libc().setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, algorithm, algorithm.length)
 }
 
 /** Sets or clears O_NONBLOCK; returns what it was. */

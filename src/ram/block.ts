@@ -15,9 +15,8 @@ import {
   viewOf,
 } from '../os/memory.js'
 import { SharedBitmap } from '../shm/bitmap.js'
+import { encodeIdstr } from '../wire/multifd-packet.js'
 
-/** Longest name of a block, in bytes: it has one length byte on the wire. */
-export const IDSTR_MAX = 255
 /** Largest block that {@link RamBlock.allocate} makes: what a shared WebAssembly.Memory can hold. */
 export const ALLOCATE_MAX = 2 ** 32
 const WASM_PAGE = 65536
@@ -262,10 +261,7 @@ export class RamBlock {
 }
 
 function checkShape({ idstr, size }: { idstr: string; size: number }): { idstr: string; size: number } {
-  const length = new TextEncoder().encode(idstr).length
-  if (length === 0 || length > IDSTR_MAX) {
-    throw new MultifdError('ERR_MULTIFD_ARGUMENT', `a block's name has 1 to ${IDSTR_MAX} bytes: '${idstr}'`)
-  }
+  encodeIdstr(idstr) // throws for a name that can not be on the wire
   if (!Number.isSafeInteger(size) || size <= 0 || size % HOST_PAGE_SIZE !== 0) {
     throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': size ${size} is not a multiple of 4096`)
   }

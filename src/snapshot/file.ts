@@ -10,6 +10,7 @@ import { MultifdError } from '../errors.js'
 import { FileReader } from '../io/file-reader.js'
 import { SharedBitmap } from '../shm/bitmap.js'
 import { COMMAND, decodeCommand } from '../wire/command.js'
+import { EarlySections } from '../wire/early-sections.js'
 import type { MappedRamBlock } from '../wire/mapped-ram.js'
 import {
   checkRamFlags,
@@ -32,7 +33,6 @@ import {
   SECTION,
 } from '../wire/stream.js'
 import { DEFAULT_TAIL_LIMIT, locateStreamEnd } from '../wire/stream-end.js'
-import { readEarlySection } from '../wire/virtio-mem.js'
 import { type DeviceSection, type Vmdesc, walkDeviceSections } from '../wire/vmdesc.js'
 
 /** The capability that a mapped-ram file names in its configuration. */
@@ -99,7 +99,7 @@ class SnapshotParser {
   readonly #path: string
   readonly #fd: number
   readonly #reader: FileReader
-  readonly #early: [Uint8Array[], Uint8Array[]] = [[], []]
+  readonly #early = new EarlySections()
   #setup: RamSetupBlock[] | undefined
   #ramSectionId = -1
   #switchoverStart = false
@@ -131,8 +131,8 @@ class SnapshotParser {
       pageSize: this.#pageSize,
       ramSectionId: this.#ramSectionId,
       blocks: this.#setup!.map((block) => this.#block(block)),
-      beforeRam: Buffer.concat(this.#early[0]),
-      afterRam: Buffer.concat(this.#early[1]),
+      beforeRam: this.#early.bytes(false),
+      afterRam: this.#early.bytes(true),
       switchoverStart: this.#switchoverStart,
       deviceState,
       vmdesc,
@@ -162,7 +162,7 @@ class SnapshotParser {
     }
     const header = decodeSectionHeader(reader)
     if (header.type === SECTION.full) {
-      this.#early[this.#setup ? 1 : 0].push(readEarlySection(reader, header))
+      this.#early.read(reader, header, this.#setup !== undefined)
       return false
     }
     if (header.type === SECTION.start) {

@@ -5,6 +5,7 @@ import { dirname } from 'node:path'
 import { MultifdError } from '../errors.js'
 import type { LoadedState, LoadSetup, LoadTarget } from '../migration/load-target.js'
 import { punchHole } from '../os/file.js'
+import { HOST_PAGE_SIZE } from '../os/memory.js'
 import { RamBlock } from '../ram/block.js'
 import { LoadBlock } from '../ram/load-block.js'
 import { SharedBitmap } from '../shm/bitmap.js'
@@ -63,7 +64,8 @@ export class SnapshotTarget implements LoadTarget {
     this.#partial = partialPath(path)
     this.#machineType = machineType
     // Found out now, and not when a whole guest has come.
-    if (statSync(path, { throwIfNoEntry: false })?.isFile() === false) {
+    const there = this.#do(() => statSync(path, { throwIfNoEntry: false }), path)
+    if (there?.isFile() === false) {
       throw new MultifdError('ERR_MULTIFD_FILE', `${path}: it is there already, and no regular file`)
     }
     this.#fd = this.#do(() => openSync(this.#partial, 'w+'))
@@ -96,11 +98,24 @@ export class SnapshotTarget implements LoadTarget {
       )
       this.#end = place.end
       this.#do(() => ftruncateSync(this.#fd!, place.end))
-      const populated = new SharedBitmap(usedLength / pageSize)
-      const options = { idstr, path: this.#partial, size: usedLength, offset: place.pagesOffset, pageSize, populated }
-      this.#blocks.push({ load: LoadBlock.of(RamBlock.mapFile(options)), place })
+      this.#blocks.push({ load: this.#map(idstr, usedLength, place.pagesOffset, pageSize), place })
     }
     return this.#blocks.map(({ load }) => load)
+  }
+
+  #map(idstr: string, size: number, offset: number, pageSize: number): LoadBlock {
+    if (size % HOST_PAGE_SIZE !== 0) {
+      const message = `block '${idstr}' has ${size} bytes, which are no whole pages of this machine's ${HOST_PAGE_SIZE}`
+      throw new MultifdError('ERR_MULTIFD_BLOCK', message)
+    }
+    try {
+      const populated = new SharedBitmap(size / pageSize)
+      return LoadBlock.of(RamBlock.mapFile({ idstr, path: this.#partial, size, offset, pageSize, populated }))
+    } catch (cause) {
+      if (!(cause instanceof RangeError)) throw cause
+      const message = `block '${idstr}' has ${size} bytes: there is no memory for the bitmaps of its pages`
+      throw new MultifdError('ERR_MULTIFD_BLOCK', message, { cause })
+    }
   }
 
   complete({ afterRam, switchoverStart, deviceState }: LoadedState): void {

@@ -58,6 +58,8 @@ export type RamRecordKind =
   | typeof RAM_FLAG.flush
 
 const MAX_BLOCKS = 1024
+/** Most pages that a set-up list may announce, 16 TiB of 4 KiB: a bitmap of them takes half a gigabyte. */
+export const MAX_RAM_PAGES = 2 ** 32
 
 /** A record's word taken apart; one object serves many records. */
 export interface RamWord {
@@ -190,12 +192,15 @@ export function encodeRamSetupEntry(view: DataView, at: number, block: RamSetupE
  * Reads the set-up list, from after the MEM_SIZE word to before what follows the last block. With mapped-ram the areas
  * of the blocks are passed over, and `reader.position` must be the place in the file.
  * @param total the sum of the lengths in bytes: the MEM_SIZE word's offset
- * Throws ERR_MULTIFD_PROTOCOL for empty, repeated or too many names, for lengths that are zero, not whole pages or more
- * than the total, and for what {@link placeMappedRam} refuses; ERR_MULTIFD_TRUNCATED.
+ * Throws ERR_MULTIFD_PROTOCOL for a total above {@link MAX_RAM_PAGES}, for empty, repeated or too many names, for lengths
+ * that are zero, not whole pages or more than the total, and for what {@link placeMappedRam} refuses; ERR_MULTIFD_TRUNCATED.
  */
 export function decodeRamSetup(reader: ByteReader, total: number, options: RamSetupOptions): RamSetupBlock[] {
   const { ignoreShared, mappedRam, postcopyPageSize = false, pageSize = 4096 } = options
   const hasPageSize = typeof postcopyPageSize === 'function' ? postcopyPageSize : () => postcopyPageSize
+  if (total > MAX_RAM_PAGES * pageSize) {
+    throw protocolError(`RAM has ${total} bytes, expected at most ${MAX_RAM_PAGES} pages of ${pageSize}`)
+  }
   const blocks: RamSetupBlock[] = []
   const names = new Set<string>()
   for (let left = total; left > 0; ) {

@@ -1,0 +1,75 @@
+// CPU time and peak memory of a process, from /proc: the same for Node and for QEMU, ended threads included.
+
+import { readFileSync, writeFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Measurement, Side } from './pairing.js'
+
+// USER_HZ, which is 100 on every Linux that Node runs on.
+const TICKS_PER_SECOND = 100
+const UTIME = 11 // fields after the name's closing bracket
+const STIME = 12
+const RESET_PEAK = '5'
+const REST_MS = 100
+const REST_MAX_MS = 10_000
+
+function cpuSeconds(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[UTIME]) + Number(fields[STIME])) / TICKS_PER_SECOND
+}
+
+function peakBytes(pid: number): number {
+  const line = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))
+  return Number(line?.[1] ?? Number.NaN) * 1024
+}
+
+/** Measures one process from its construction on. */
+class Meter {
+  readonly #pid: number
+  readonly #cpu: number
+
+  constructor(pid: number) {
+    this.#pid = pid
+    writeFileSync(`/proc/${pid}/clear_refs`, RESET_PEAK)
+    this.#cpu = cpuSeconds(pid)
+  }
+
+  read(): { cpu: number; peak: number } {
+    return { cpu: cpuSeconds(this.#pid) - this.#cpu, peak: peakBytes(this.#pid) }
+  }
+}
+
+/**
+ * Measures both processes of a run. The destination's part begins before it listens: its threads are part of its cost,
+ * as the source's are of the source's. The source gets its order when the destination has come to rest.
+ */
+export async function metered(
+  pids: Side<number>,
+  ramBytes: number,
+  listen: () => Promise<string>,
+  migrate: (uri: string) => Promise<{ setupMs: number; transferMs: number }>,
+): Promise<Measurement> {
+  const destination = new Meter(pids.destination)
+  const uri = await listen()
+  await atRest(pids.destination)
+  const source = new Meter(pids.source)
+  const { setupMs, transferMs } = await migrate(uri)
+  const [src, dst] = [source.read(), destination.read()]
+  return {
+    setupMs,
+    transferMs,
+    cpu: { source: src.cpu, destination: dst.cpu },
+    beyondRam: { source: src.peak - ramBytes, destination: dst.peak - ramBytes },
+  }
+}
+
+/** Waits until a process takes next to no CPU time: its threads are up and wait. */
+async function atRest(pid: number): Promise<void> {
+  let before = Number.NaN
+  for (const deadline = performance.now() + REST_MAX_MS; performance.now() < deadline; ) {
+    const now = cpuSeconds(pid)
+    if (now === before) return
+    before = now
+    await sleep(REST_MS)
+  }
+}

@@ -1,0 +1,65 @@
+// The benchmark's options.
+
+import { tmpdir } from 'node:os'
+import { Command, InvalidArgumentError, Option } from 'commander'
+import { byteCount, whole } from '../src/cli/options.js'
+import { type QemuVersion, qemuVersions } from '../test/support/qemu/find.js'
+import { MEMORIES, type Memory } from './pairing.js'
+
+export const PAIRS = ['us-us', 'bare', 'qemu-qemu', 'us-qemu', 'qemu-us'] as const
+export type PairName = (typeof PAIRS)[number]
+
+export interface Options {
+  runs: number
+  channels: number[]
+  size: number
+  pairs: PairName[]
+  memory: Memory[]
+  qemu: QemuVersion[]
+  disk: string
+  quick?: true
+  json?: true
+}
+
+const QUICK = { size: 256 * 1024 ** 2, channels: [1, 4], runs: 3 }
+const GUEST_UNIT = 1024 ** 2
+
+/** A list of known words, with commas between. */
+function listOf<T extends string>(known: readonly T[]): (text: string) => T[] {
+  return (text) => {
+    const words = text.split(',')
+    if (words.every((word): word is T => (known as readonly string[]).includes(word))) return words
+    throw new InvalidArgumentError(`It must be of ${known.join(', ')}.`)
+  }
+}
+
+function counts(text: string): number[] {
+  return text.split(',').map(whole(1, 255))
+}
+
+function guestBytes(text: string): number {
+  const bytes = byteCount(text)
+  if (bytes >= 32 * GUEST_UNIT && bytes <= 4096 * GUEST_UNIT && bytes % GUEST_UNIT === 0) return bytes
+  throw new InvalidArgumentError('It must be a whole number of MiB, from 32M to 4G.')
+}
+
+const command = new Command('bench')
+  .option('--runs <n>', 'how often each is measured', whole(1, 1000), 5)
+  .addOption(new Option('--channels <list>', 'channel counts').argParser(counts).default([1, 2, 4, 8], '1,2,4,8'))
+  .addOption(new Option('--size <bytes>', 'RAM to migrate').argParser(guestBytes).default(1024 ** 3, '1G'))
+  .option('--pairs <list>', `of ${PAIRS.join(',')}`, listOf(PAIRS), [...PAIRS])
+  .option('--memory <list>', `of ${MEMORIES.join(',')}`, listOf(MEMORIES), [...MEMORIES])
+  .option('--qemu <list>', `versions to measure, of ${qemuVersions.join(',')}`, listOf(qemuVersions), ['10.0'])
+  .option('--disk <folder>', 'where the files of the memory "disk" go', tmpdir())
+  .option('--quick', `256 MiB, channels 1,4, 3 runs, unless said otherwise`)
+  .option('--json', 'the report as JSON on standard output; the table goes to standard error')
+
+export function parseOptions(): Options {
+  command.parse()
+  if (command.opts<Options>().quick) {
+    for (const [name, value] of Object.entries(QUICK)) {
+      if (command.getOptionValueSource(name) === 'default') command.setOptionValue(name, value)
+    }
+  }
+  return command.opts<Options>()
+}

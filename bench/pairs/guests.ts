@@ -1,0 +1,146 @@
+// The QEMU guests that the pairings with a QEMU share: paused, with RAM that is random bytes through and through.
+
+import { randomFillSync } from 'node:crypto'
+import { closeSync, openSync, writeSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { onProcessEnd } from '../../test/support/qemu/cleanup.js'
+import { findQemu, type QemuVersion } from '../../test/support/qemu/find.js'
+import { type MigrationInfo, type Qemu, type QemuOptions, startQemu } from '../../test/support/qemu/guest.js'
+import { Child } from '../child.js'
+import { type Session, STEP_MS } from '../pairing.js'
+import type { DestinationCalls } from '../processes/calls.js'
+import { removeNow } from '../temporary.js'
+
+const RAM = 'pc.ram'
+const CHUNK = 16 * 1024 ** 2
+const SETUP_CHANNELS = 2
+const LOOK_MS = 5
+const LOCALHOST = 'tcp:127.0.0.1:0'
+
+export class Guests implements AsyncDisposable {
+  readonly version: QemuVersion
+  readonly session: Session
+  #made: Promise<{ source: Qemu; snapshot: string }> | undefined
+  #dir: string | undefined
+  #untrack = (): unknown => undefined
+
+  constructor(session: Session, version: QemuVersion) {
+    this.session = session
+    this.version = version
+  }
+
+  available(): string | undefined {
+    return findQemu(this.version) ? undefined : `QEMU ${this.version} is not installed`
+  }
+
+  /** A guest in ordinary memory, ready to be migrated (again). */
+  async source(): Promise<Qemu> {
+    const { source } = await this.#guests()
+    await makeMigratable(source)
+    return source
+  }
+
+  /** A snapshot of the same guest, in memory. */
+  async snapshot(): Promise<string> {
+    return (await this.#guests()).snapshot
+  }
+
+  /** A QEMU that waits for a migration, its RAM ordinary memory that is resident or not. */
+  async destination(touched: boolean): Promise<Qemu> {
+    const { bytes } = this.session
+    const prealloc = ['-object', `memory-backend-ram,id=${RAM},size=${bytes},prealloc=on`]
+    return await this.#start({ incoming: 'defer', ...(touched ? this.#backed(prealloc) : {}) })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const made = await this.#made?.catch(() => undefined)
+    await made?.source.close()
+    if (this.#dir !== undefined) await rm(this.#dir, { recursive: true, force: true })
+    this.#untrack()
+  }
+
+  #start(options: Omit<QemuOptions, 'version'>): Promise<Qemu> {
+    const memoryMiB = this.session.bytes / 1024 ** 2
+    return startQemu({ version: this.version, memoryMiB, dir: this.session.disk, ...options })
+  }
+
+  #backed(extraArgs: string[]): Pick<QemuOptions, 'machine' | 'extraArgs'> {
+    return { machine: `pc-i440fx-${this.version},memory-backend=${RAM}`, extraArgs }
+  }
+
+  #guests(): Promise<{ source: Qemu; snapshot: string }> {
+    this.#made ??= this.#make()
+    return this.#made
+  }
+
+  // A guest whose RAM is a file gets the random bytes behind its back. It is migrated into a QEMU with ordinary memory,
+  // which is the source from then on, and into a snapshot.
+  async #make(): Promise<{ source: Qemu; snapshot: string }> {
+    const { bytes, tmpfs } = this.session
+    const dir = await mkdtemp(join(tmpfs, 'multifd-bench-'))
+    this.#dir = dir
+    this.#untrack = onProcessEnd(() => removeNow(dir))
+    const [file, snapshot] = [join(dir, 'ram'), join(dir, 'guest.snapshot')]
+    const backend = ['-object', `memory-backend-file,id=${RAM},size=${bytes},mem-path=${file},share=on`]
+    await using original = await this.#start(this.#backed(backend))
+    writeRandom(file, bytes)
+    const source = await this.#start({ incoming: 'defer' })
+    try {
+      await migrated(original, await listening(source, SETUP_CHANNELS), SETUP_CHANNELS)
+      await source.waitMigration('completed', STEP_MS)
+      await rm(file)
+      await using receiver = new Child<DestinationCalls>('snapshot-destination')
+      await receiver.call('prepare', { bytes, touched: false, path: snapshot })
+      await migrated(source, await receiver.call('listen', { channels: SETUP_CHANNELS }), SETUP_CHANNELS)
+      await receiver.call('completed', null)
+    } catch (error) {
+      await source.close()
+      throw error
+    }
+    return { source, snapshot }
+  }
+}
+
+// A QEMU does not migrate a guest twice: a reset makes it a guest that never ran, and leaves its RAM as it is.
+async function makeMigratable(qemu: Qemu): Promise<void> {
+  if ((await qemu.status()) !== 'postmigrate') return
+  await qemu.command('system_reset')
+  while ((await qemu.status()) !== 'prelaunch') await sleep(LOOK_MS)
+}
+
+/** Migrates a guest out of a QEMU; returns its figures. */
+export async function migrated(qemu: Qemu, uri: string, channels: number): Promise<MigrationInfo> {
+  await qemu.migrate({ uri, multifdChannels: channels })
+  return await qemu.waitMigration('completed', STEP_MS)
+}
+
+/** A QEMU's figures by the same definition as ours: its set-up begins and ends where ours does. */
+export function timesOf(info: MigrationInfo, bytes: number): { setupMs: number; transferMs: number } {
+  const setupMs = Number(info['setup-time'])
+  const dataBytes = Number(info.ram?.['normal-bytes'])
+  checkData(dataBytes, bytes)
+  return { setupMs, transferMs: Number(info['total-time']) - setupMs }
+}
+
+/** Random RAM goes as data, every page of it. */
+export function checkData(dataBytes: number, bytes: number): void {
+  if (!(dataBytes >= bytes)) throw new Error(`${dataBytes} bytes went as data, of ${bytes}`)
+}
+
+export function listening(qemu: Qemu, channels: number): Promise<string> {
+  return qemu.listen(LOCALHOST, { multifdChannels: channels })
+}
+
+function writeRandom(path: string, bytes: number): void {
+  const fd = openSync(path, 'r+')
+  try {
+    const chunk = Buffer.allocUnsafe(CHUNK)
+    for (let at = 0; at < bytes; at += chunk.length) {
+      writeSync(fd, randomFillSync(chunk), 0, Math.min(chunk.length, bytes - at), at)
+    }
+  } finally {
+    closeSync(fd)
+  }
+}

@@ -1,0 +1,30 @@
+// One QEMU to another.
+
+import { metered } from '../meter.js'
+import { type Measurement, type Pairing, type Shape, STEP_MS } from '../pairing.js'
+import { type Guests, listening, migrated, timesOf } from './guests.js'
+
+export function qemuToQemu(guests: Guests): Pairing {
+  const { version, session } = guests
+  return {
+    name: `qemu-qemu-${version}`,
+    label: `QEMU ${version} → QEMU ${version}`,
+    memories: ['touched', 'untouched'],
+    available: () => guests.available(),
+    async run({ channels, memory }: Shape): Promise<Measurement> {
+      const source = await guests.source()
+      await using destination = await guests.destination(memory === 'touched')
+      return await metered(
+        { source: source.pid!, destination: destination.pid! },
+        session.bytes,
+        () => listening(destination, channels),
+        async (uri) => {
+          const info = await migrated(source, uri, channels)
+          await destination.waitMigration('completed', STEP_MS)
+          return timesOf(info, session.bytes)
+        },
+      )
+    },
+    async [Symbol.asyncDispose]() {},
+  }
+}

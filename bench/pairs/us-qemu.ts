@@ -1,0 +1,44 @@
+// A snapshot, sent by the library, to a QEMU.
+
+import { Child } from '../child.js'
+import { metered } from '../meter.js'
+import { type Measurement, type Pairing, type Shape, STEP_MS } from '../pairing.js'
+import type { SourceCalls } from '../processes/calls.js'
+import { checkData, type Guests, listening } from './guests.js'
+
+export function usToQemu(guests: Guests): Pairing {
+  const { version, session } = guests
+  let source: Child<SourceCalls> | undefined
+  async function prepared(): Promise<Child<SourceCalls>> {
+    const path = await guests.snapshot()
+    if (!source) {
+      source = new Child<SourceCalls>('snapshot-source')
+      await source.call('prepare', { bytes: session.bytes, path })
+    }
+    return source
+  }
+  return {
+    name: `us-qemu-${version}`,
+    label: `multifd (snapshot) → QEMU ${version}`,
+    memories: ['touched', 'untouched'],
+    available: () => guests.available(),
+    async run({ channels, memory }: Shape): Promise<Measurement> {
+      const sender = await prepared()
+      await using destination = await guests.destination(memory === 'touched')
+      return await metered(
+        { source: sender.pid, destination: destination.pid! },
+        session.bytes,
+        () => listening(destination, channels),
+        async (uri) => {
+          const times = await sender.call('send', { uri, channels })
+          await destination.waitMigration('completed', STEP_MS)
+          checkData(times.dataBytes, session.bytes)
+          return times
+        },
+      )
+    },
+    async [Symbol.asyncDispose]() {
+      await source?.[Symbol.asyncDispose]()
+    },
+  }
+}

@@ -1,0 +1,90 @@
+// The command as a process of its own, as a user runs it from a script.
+
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { loadCapture } from '../support/captures.js'
+import { onProcessEnd } from '../support/qemu/index.js'
+
+const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
+const patienceMs = 60_000
+
+export interface Ended {
+  code: number | null
+  signal: NodeJS.Signals | null
+  stdout: string
+  stderr: string
+}
+
+/** The shape of what `--json` prints, as far as tests look at it. */
+export interface Result {
+  status: string
+  'total-time'?: number
+  'setup-time'?: number
+  downtime?: number
+  ram?: Record<string, number> & { transferred: number }
+  error?: { code: string; message: string }
+}
+
+export interface Running {
+  readonly pid: number
+  /** Its end, and all that it wrote. */
+  readonly ended: Promise<Ended>
+  kill(signal: NodeJS.Signals): void
+  /** Waits until `pattern` is in what it wrote to standard error; returns its first group. */
+  says(pattern: RegExp): Promise<string>
+}
+
+/** Starts `multifd` with these arguments. */
+export function start(...args: string[]): Running {
+  const child = spawn(process.execPath, [cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const untrack = onProcessEnd(() => child.kill('SIGKILL'))
+  let stdout = ''
+  let stderr = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text
+  })
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text
+  })
+  const ended = once(child, 'close').then(([code, signal]): Ended => {
+    untrack()
+    return { code, signal, stdout, stderr }
+  })
+  return {
+    pid: child.pid!,
+    ended,
+    kill: (signal) => child.kill(signal),
+    async says(pattern) {
+      const deadline = Date.now() + patienceMs
+      for (;;) {
+        const match = pattern.exec(stderr)
+        if (match) return match[1] ?? match[0]
+        if (child.exitCode !== null || Date.now() > deadline) throw new Error(`no ${pattern} in: ${stderr}`)
+        await sleep(5)
+      }
+    },
+  }
+}
+
+/** Runs `multifd` to its end. */
+export async function run(...args: string[]): Promise<Ended> {
+  return await start(...args).ended
+}
+
+/** What a command with `--json` printed: one object, and nothing else. */
+export function result({ stdout }: Ended): Result {
+  if (!/^\{.*\}\n$/.test(stdout)) throw new Error(`not one line with one object: ${stdout}`)
+  return JSON.parse(stdout) as Result
+}
+
+/** The recorded mapped-ram file of a real QEMU, unpacked into `dir`. */
+export function recordedSnapshot(dir: string): { path: string; meta: ReturnType<typeof loadCapture>['meta'] } {
+  const { meta, mappedRam } = loadCapture('q10.0.2-mapped-ram')
+  const path = join(dir, 'recorded.snapshot')
+  writeFileSync(path, mappedRam!)
+  return { path, meta }
+}

@@ -1,0 +1,36 @@
+// The examples do what they say.
+
+import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import t from 'tap'
+import { findQemu, qemuVersions, requireQemu } from '../support/qemu/index.js'
+
+const run = promisify(execFile)
+
+t.setTimeout(300_000)
+
+function example(name: string): string {
+  return fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url))
+}
+
+t.test('embedded: a program goes on in another process', async (t) => {
+  const { stdout, stderr } = await run(process.execPath, [example('embedded')])
+  t.equal(stderr, '')
+  t.match(stdout, /^pass 1: 9216 pages sent, \d+ became dirty meanwhile\n/)
+  t.match(stdout, /^left after \d+ ticks; the program stood still for \d+ ms$/m)
+  const [, left] = /left after (\d+) ticks/.exec(stdout) ?? []
+  t.match(stdout, new RegExp(`^arrived with ${left} ticks, went on to \\d+, all of them right$`, 'm'))
+})
+
+for (const version of qemuVersions) {
+  t.test(`save-and-revive: a guest of QEMU ${version}`, async (t) => {
+    if (!requireQemu(t, version)) return
+    const { binary, args } = findQemu(version)!
+    const { stdout } = await run(process.execPath, [example('save-and-revive'), binary, ...args])
+    t.match(stdout, /^the first machine is running$/m)
+    t.match(stdout, /^saved: \d{2,} pages with data, \d{4,} zero pages$/m)
+    t.match(stdout, new RegExp(`^the snapshot: machine type pc-i440fx-${version}, running when it was saved$`, 'm'))
+    t.match(stdout, /^revived in \d+ ms: the second machine is running$/m)
+  })
+}

@@ -1,0 +1,53 @@
+// What a migration must not leave behind in this process: threads and descriptors.
+
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Test } from 'tap'
+
+const PATIENCE_MS = 5000
+
+/** Names of this process's threads that belong to a migration, by id. */
+export function migrationThreads(): Map<number, string> {
+  const threads = new Map<number, string>()
+  for (const id of readdirSync('/proc/self/task')) {
+    try {
+      const name = readFileSync(`/proc/self/task/${id}/comm`, 'utf8').trim()
+      if (name.startsWith('mig/')) threads.set(Number(id), name)
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  return threads
+}
+
+/** What this process has open, by descriptor. */
+export function openDescriptors(): Map<number, string> {
+  const open = new Map<number, string>()
+  for (const fd of readdirSync('/proc/self/fd')) {
+    try {
+      open.set(Number(fd), readlinkSync(`/proc/self/fd/${fd}`))
+    } catch {
+      // The folder's own.
+    }
+  }
+  return open
+}
+
+/** Waits until no thread of a migration is left and no more descriptors are open than before. */
+export async function leavesNothing(t: Test, before: Map<number, string>): Promise<void> {
+  const deadline = performance.now() + PATIENCE_MS
+  for (;;) {
+    const threads = [...migrationThreads().values()]
+    const open = openDescriptors()
+    if ((threads.length === 0 && open.size <= before.size) || performance.now() > deadline) {
+      t.strictSame(threads, [], 'no thread of a migration is left')
+      const added = [...open].filter(([fd, what]) => before.get(fd) !== what)
+      t.ok(
+        open.size <= before.size,
+        `no descriptor is left open${open.size > before.size ? `: ${added.join('; ')}` : ''}`,
+      )
+      return
+    }
+    await delay(10)
+  }
+}
