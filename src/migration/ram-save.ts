@@ -5,12 +5,16 @@ import type { RamBlock } from '../ram/block.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
 import { COUNTER, JOB, SLOT } from '../shm/layout.js'
 import { SlotDispatcher } from '../shm/slots.js'
+import { PACKET_DATA_SIZE } from '../wire/multifd-packet.js'
 import { encodeRamRecord, encodeRamWord, RAM_FLAG } from '../wire/ram.js'
 import type { Coordinator } from './coordinator.js'
 import { nameChannels } from './coordinator.js'
 import { Pacer } from './pacer.js'
 
 const WAIT_MS = 100
+// Channels that take part in sending at first, and the wait for room that brings in another.
+const ACTIVE_AT_FIRST = 2
+const WIDEN_MS = 20
 
 export interface RamSaveOptions {
   blocks: RamBlock[]
@@ -40,7 +44,7 @@ export class RamSave {
     this.#options = options
     this.pageSize = options.blocks[0]!.pageSize
     this.#dirty = options.blocks.map((block) => new DirtyBitmap(block.pages))
-    this.#dispatcher = coordinator.shm.channels > 0 ? new SlotDispatcher(coordinator.shm) : undefined
+    this.#dispatcher = coordinator.shm.channels > 0 ? new SlotDispatcher(coordinator.shm, ACTIVE_AT_FIRST) : undefined
     this.#pacer = new Pacer(coordinator.parameters.maxBandwidth)
   }
 
@@ -68,8 +72,10 @@ export class RamSave {
   savePass(): void {
     this.#pacer.restart()
     for (const [index, block] of this.#options.blocks.entries()) {
-      const save = this.#dispatcher ? this.#queuePage : this.#writePage
-      this.#dirty[index]!.drain((page) => save.call(this, index, block, page))
+      const save = this.#dispatcher ? this.#queuePages : this.#writePages
+      this.#dirty[index]!.drain(PACKET_DATA_SIZE / this.pageSize, (first, count) =>
+        save.call(this, index, block, first, count),
+      )
     }
     if (this.#dispatcher) this.#closeBatch()
   }
@@ -95,14 +101,23 @@ export class RamSave {
     for (let channel = 0; channel < this.#coordinator.shm.channels; channel++) this.#command(channel, JOB.quit)
   }
 
-  #queuePage(index: number, block: RamBlock, page: number): boolean {
-    if (this.#options.findZeroPages && block.isZeroPage(page)) return this.#writeZero(index, block, page)
+  #queuePages(index: number, block: RamBlock, first: number, count: number): void {
+    const find = this.#options.findZeroPages
     if (index !== this.#batchBlock) this.#closeBatch()
-    const slot = this.#dispatcher!.spare
     this.#batchBlock = index
-    slot[SLOT.pages + this.#batchPages++] = page
-    if (this.#batchPages === slot.length - SLOT.pages) this.#closeBatch()
-    return true
+    let slot = this.#dispatcher!.spare
+    for (let page = first; page < first + count; page++) {
+      if (find && block.isZeroPage(page)) {
+        this.#writeZero(index, block, page)
+        continue
+      }
+      slot[SLOT.pages + this.#batchPages++] = page
+      if (this.#batchPages === slot.length - SLOT.pages) {
+        this.#closeBatch()
+        this.#batchBlock = index
+        slot = this.#dispatcher!.spare
+      }
+    }
   }
 
   // The batch's block and count are kept here and not read back from the slot: once handed over, it is the channel's.
@@ -115,12 +130,7 @@ export class RamSave {
     this.#batchPages = 0
     this.#batchBlock = -1
     const { shm } = this.#coordinator
-    if (!this.#dispatcher!.dispatch()) {
-      this.#coordinator.waitFor(
-        () => this.#dispatcher!.dispatch(),
-        () => 'no channel took a batch',
-      )
-    }
+    this.#dispatch()
     this.#coordinator.checkStopped()
     this.#pacer.sent(bytes, (ms) => {
       shm.coordinator.wait(Math.min(ms, WAIT_MS))
@@ -128,24 +138,45 @@ export class RamSave {
     })
   }
 
-  #writeZero(index: number, block: RamBlock, page: number): boolean {
+  // Where the kernel takes everything at once, more threads than cores only get into each other's way: another channel
+  // takes part when those that do have had no room for a while, as on every network, and under every compressor.
+  #dispatch(): void {
+    const dispatcher = this.#dispatcher!
+    const { shm } = this.#coordinator
+    do {
+      const until = performance.now() + WIDEN_MS
+      for (let left = WIDEN_MS; left > 0; left = until - performance.now()) {
+        if (dispatcher.dispatch()) return
+        shm.coordinator.wait(left)
+        this.#coordinator.checkStopped()
+      }
+    } while (dispatcher.widen())
+    this.#coordinator.waitFor(
+      () => dispatcher.dispatch(),
+      () => 'no channel took a batch',
+    )
+  }
+
+  #writeZero(index: number, block: RamBlock, page: number): void {
     this.#record(index, block, page, RAM_FLAG.zero)
     const writer = this.#writer
     const at = writer.reserve(1)
     writer.view.setUint8(at, 0)
     writer.commit(at + 1)
     this.#coordinator.shm.count(this.#coordinator.shm.coordinatorPlace, COUNTER.zeroPages, 1)
-    return true
   }
 
-  #writePage(index: number, block: RamBlock, page: number): boolean {
-    if (this.#options.findZeroPages && block.isZeroPage(page)) return this.#writeZero(index, block, page)
+  #writePages(index: number, block: RamBlock, first: number, count: number): void {
     const { pageSize } = block
-    this.#record(index, block, page, RAM_FLAG.page)
-    this.#writer.putRange(block, page * pageSize, pageSize)
-    this.#normalPages++
-    if (this.#normalPages === COUNT_EVERY) this.countMain()
-    return true
+    for (let page = first; page < first + count; page++) {
+      if (this.#options.findZeroPages && block.isZeroPage(page)) {
+        this.#writeZero(index, block, page)
+        continue
+      }
+      this.#record(index, block, page, RAM_FLAG.page)
+      this.#writer.putRange(block, page * pageSize, pageSize)
+      if (++this.#normalPages === COUNT_EVERY) this.countMain()
+    }
   }
 
   #normalPages = 0

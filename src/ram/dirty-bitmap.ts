@@ -39,17 +39,41 @@ export class DirtyBitmap {
     return added
   }
 
-  /** Calls `visit` with every set page in order, each cleared first, until it returns false. */
-  drain(visit: (page: number) => boolean): void {
-    for (let at = 0; at < this.#words.length; at++) {
-      let word = this.#words[at]!
+  /** Calls `visit` with every run of set pages in order, none longer than `longest`, and clears them. */
+  drain(longest: number, visit: (first: number, count: number) => void): void {
+    const words = this.#words
+    let first = 0
+    let count = 0
+    for (let at = 0; at < words.length; at++) {
+      let word = words[at]!
+      if (word === 0) continue
+      words[at] = 0
       while (word !== 0) {
         const bit = trailingZeros(word)
-        word &= word - 1
-        this.#words[at] = word
-        this.#count--
-        if (!visit(at * 32 + bit)) return
+        // Ones from there on: up to the next zero, or to the end of the word.
+        const ones = trailingZeros(~(word >>> bit))
+        const length = Math.min(ones, 32 - bit)
+        word = bit + length === 32 ? 0 : word & (-1 << (bit + length))
+        const page = at * 32 + bit
+        if (count > 0 && page === first + count) count += length
+        else {
+          this.#hand(first, count, longest, visit)
+          first = page
+          count = length
+        }
+        while (count >= longest) {
+          this.#hand(first, longest, longest, visit)
+          first += longest
+          count -= longest
+        }
       }
     }
+    this.#hand(first, count, longest, visit)
+  }
+
+  #hand(first: number, count: number, longest: number, visit: (first: number, count: number) => void): void {
+    if (count === 0) return
+    this.#count -= count
+    visit(first, Math.min(count, longest))
   }
 }

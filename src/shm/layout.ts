@@ -67,7 +67,9 @@ export const COUNTER = {
 export const COUNTER_WORDS = 8
 
 /** Jobs that a channel's ring holds. Enough that a busy channel seldom sleeps, few enough that a pass ends soon. */
-export const RING_DEPTH = 4
+export const RING_DEPTH = 8
+/** Jobs left in a ring at which its channel tells the coordinator, which then refills it at once: a wake-up costs. */
+export const RING_LOW = 4
 
 /** Words of a slot: RAM block's index, number of pages, then the pages' indices in the block. */
 export const SLOT = { block: 0, count: 1, pages: 2 } as const

@@ -5,7 +5,7 @@
 // one owner at any time: the coordinator while it is the spare one or lies in a free place, the channel between `head`
 // and `tail`. The block of a slot is read by its owner only.
 
-import { CHANNEL, type JOB, RING_DEPTH, shmOffsets } from './layout.js'
+import { CHANNEL, type JOB, RING_DEPTH, RING_LOW, shmOffsets } from './layout.js'
 import type { MigrationShm } from './migration-shm.js'
 
 class SlotTable {
@@ -34,9 +34,12 @@ export class SlotDispatcher {
   readonly #heads: number[]
   #spare: number
   #turn = 0
+  #active: number
 
-  constructor(shm: MigrationShm) {
+  /** @param active channels that take part at first */
+  constructor(shm: MigrationShm, active = shm.channels) {
     this.#shm = shm
+    this.#active = Math.min(active, shm.channels)
     this.#table = new SlotTable(shm)
     for (let place = 0; place < shm.channels * RING_DEPTH; place++) this.#resting.push(place)
     this.#spare = shm.channels * RING_DEPTH
@@ -52,18 +55,25 @@ export class SlotDispatcher {
     return ((this.#heads[channel]! - this.#shm.channelWord(channel, CHANNEL.tail)) | 0) < RING_DEPTH
   }
 
-  /** Hands the spare slot to the next channel that has room, in turn; false when none has. */
+  /** Lets one more channel take part; false when all do. */
+  widen(): boolean {
+    if (this.#active === this.#shm.channels) return false
+    this.#active++
+    return true
+  }
+
+  /** Hands the spare slot to the next channel that takes part and has room, in turn; false when none has. */
   dispatch(): boolean {
-    const { channels } = this.#shm
-    for (let i = 0; i < channels; i++) {
-      const channel = (this.#turn + i) % channels
+    const active = this.#active
+    for (let i = 0; i < active; i++) {
+      const channel = (this.#turn + i) % active
       if (!this.#hasRoom(channel)) continue
       const place = channel * RING_DEPTH + (this.#heads[channel]! % RING_DEPTH)
       const handed = this.#spare
       this.#spare = this.#resting[place]!
       this.#resting[place] = handed
       this.#put(channel, handed)
-      this.#turn = (channel + 1) % channels
+      this.#turn = (channel + 1) % active
       return true
     }
     return false
@@ -117,6 +127,8 @@ export class SlotWorker {
   finish(): void {
     this.#tail++
     this.#shm.setChannelWord(this.#channel, CHANNEL.tail, this.#tail | 0)
-    this.#shm.coordinator.post()
+    // A coordinator that waits has found every ring full: each passes this mark on its way down.
+    const left = (this.#shm.channelWord(this.#channel, CHANNEL.head) - this.#tail) | 0
+    if (left === RING_LOW || left === 0) this.#shm.coordinator.post()
   }
 }

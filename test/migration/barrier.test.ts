@@ -144,7 +144,7 @@ for (const { channels, zeroPageDetection, maxBandwidth } of hammers) {
     const source = new MigrationSource({ ram: ours, parameters })
     let passes = 0
     // A pass may be so short that nothing changes in it: then the migration is over, and another one begins.
-    for (let round = 0; round < 6 && passes < 20; round++) {
+    for (let round = 0; round < 3 && passes < 20; round++) {
       const writer = await Writer.start(ours)
       const stopAt20 = (): void => {
         if (++passes === 20) void writer.stop()

@@ -20,7 +20,7 @@ import {
 } from '../support/peers/index.js'
 
 const MiB = 1024 * 1024
-const [memory] = allocate([{ idstr: 'heap', size: 16 * MiB }])
+const [memory] = allocate([{ idstr: 'heap', size: 4 * MiB }])
 fillNoise(memory!)
 const content = checksums([memory!])
 const aborted = { code: 'ERR_MULTIFD_ABORTED', says: /cancelled|closed/ } as const
@@ -31,7 +31,7 @@ t.test('a signal cancels in every stage, and the program goes on', async (t) => 
   const before = openDescriptors()
   for (const when of ['setup', 'active', 'device'] as const) {
     const destination = new MigrationDestination({ ram: allocate([memory!]) })
-    const source = new MigrationSource({ ram: [memory!], parameters: { maxBandwidth: when === 'active' ? 8e6 : 0 } })
+    const source = new MigrationSource({ ram: [memory!], parameters: { maxBandwidth: when === 'active' ? 4e6 : 0 } })
     const abort = new AbortController()
     const statuses: string[] = []
     source.on('status', (status) => {
@@ -76,7 +76,7 @@ t.test('a destination that is cancelled says so to its source', async (t) => {
   const before = openDescriptors()
   const abort = new AbortController()
   const destination = new MigrationDestination({ ram: allocate([memory!]) })
-  const source = new MigrationSource({ ram: [memory!], parameters: { maxBandwidth: 8e6 } })
+  const source = new MigrationSource({ ram: [memory!], parameters: { maxBandwidth: 4e6 } })
   const uri = await destination.listen('tcp:127.0.0.1:0', { signal: abort.signal })
   source.on('status', (status) => {
     if (status === 'active') setTimeout(() => abort.abort(), 100)
@@ -143,7 +143,7 @@ t.test('one migration at a time', async (t) => {
 t.test('close cancels, waits until nothing is left, and may be called again', async (t) => {
   const before = openDescriptors()
   const destination = new MigrationDestination({ ram: allocate([memory!]) })
-  const source = new MigrationSource({ ram: [memory!], parameters: { maxBandwidth: 8e6 } })
+  const source = new MigrationSource({ ram: [memory!], parameters: { maxBandwidth: 4e6 } })
   const uri = await destination.listen('tcp:127.0.0.1:0')
   const failed = rejection(source.migrate(uri))
   await new Promise((resolve) => source.once('status', resolve))
