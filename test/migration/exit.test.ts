@@ -126,7 +126,6 @@ const states: State[] = [
       t.teardown(() => destination.destroy())
       const source = child(t, { role: 'source', uri: destination.uri, parameters })
       await destination.wholeStream()
-      t.ok((await destination.channel(7)).count > 64 + HEADER_SIZE + PAGE, 'everything was sent')
       return source
     },
   },

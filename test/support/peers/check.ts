@@ -16,7 +16,7 @@ export interface Expected {
 }
 
 /** Resolves to what `promise` rejects with; fails when it resolves, or does neither in time. */
-export async function rejection(promise: Promise<unknown>, withinMs = 8000): Promise<unknown> {
+export async function rejection(promise: Promise<unknown>, withinMs = 20_000): Promise<unknown> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<unknown>((resolve) => {
     timer = setTimeout(() => resolve(new Error(`neither success nor failure within ${withinMs} ms`)), withinMs)

@@ -7,6 +7,8 @@ import { MigrationDestination, type MigrationParameters, MigrationSource } from 
 import { allocate, checksums, fillMixed } from './memory.js'
 import type { ListedBlock } from './stream.js'
 
+const PATIENCE_MS = 60_000
+
 /** What the process does. */
 export interface Job {
   role: 'source' | 'destination'
@@ -57,7 +59,7 @@ export class Child {
 
   /** The first thing of a kind that it says. */
   async says<T extends Said['type']>(type: T, matches: (said: Said & { type: T }) => boolean = () => true) {
-    const deadline = performance.now() + 20_000
+    const deadline = performance.now() + PATIENCE_MS
     for (;;) {
       const found = this.#heard.find((said): said is Said & { type: T } => said.type === type && matches(said as never))
       if (found) return found

@@ -6,7 +6,7 @@ import { MULTIFD_MAGIC } from '../../../src/wire/multifd-initial.js'
 import { encodePong, encodeShut } from '../../../src/wire/return-path.js'
 import { STREAM_MAGIC } from '../../../src/wire/stream.js'
 import { written } from './stream.js'
-import { Wire } from './wire.js'
+import { PATIENCE_MS, Wire } from './wire.js'
 
 const CHANNEL_ID_AT = 24
 // How the stream of a program without devices ends.
@@ -56,11 +56,11 @@ export class HandDestination {
   }
 
   async #find(what: string, matches: (wire: Wire) => boolean): Promise<Wire> {
-    const deadline = performance.now() + 10_000
+    const deadline = performance.now() + PATIENCE_MS
     for (;;) {
       const found = this.connections.find(matches)
       if (found) return found
-      if (performance.now() > deadline) throw new Error(`no ${what} within 10 s`)
+      if (performance.now() > deadline) throw new Error(`no ${what} within ${PATIENCE_MS} ms`)
       await new Promise((resolve) => setTimeout(resolve, 5))
     }
   }

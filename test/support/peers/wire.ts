@@ -6,6 +6,8 @@ import { connect, type Socket } from 'node:net'
 // What comes beyond this is counted and dropped: nobody looks at page data.
 const KEEP_MAX = 1024 * 1024
 const EDGE_SIZE = 64
+// Longest wait for what must come: a busy machine may take its time.
+export const PATIENCE_MS = 30_000
 
 export class Wire {
   readonly socket: Socket
@@ -69,12 +71,12 @@ export class Wire {
     if (this.socket.writable) this.socket.write(Buffer.concat(parts))
   }
 
-  /** Resolves once `done`; rejects when the connection ends first, or after 10 s. */
+  /** Resolves once `done`; rejects when the connection ends first, or after {@link PATIENCE_MS}. */
   async until(done: () => boolean, what: string): Promise<void> {
-    const deadline = performance.now() + 10_000
+    const deadline = performance.now() + PATIENCE_MS
     while (!done()) {
       if (this.over) throw new Error(`the connection ended before ${what}, after ${this.count} bytes`)
-      if (performance.now() > deadline) throw new Error(`no ${what} within 10 s, after ${this.count} bytes`)
+      if (performance.now() > deadline) throw new Error(`no ${what} within ${PATIENCE_MS} ms, after ${this.count} bytes`)
       await this.#change(100)
     }
   }
@@ -104,9 +106,9 @@ export class Wire {
 
   /** Resolves once the other side closed its end, or the connection is gone. */
   async ended(): Promise<void> {
-    const deadline = performance.now() + 10_000
+    const deadline = performance.now() + PATIENCE_MS
     while (!this.over) {
-      if (performance.now() > deadline) throw new Error('the other side did not close within 10 s')
+      if (performance.now() > deadline) throw new Error(`the other side did not close within ${PATIENCE_MS} ms`)
       await this.#change(100)
     }
   }
