@@ -76,7 +76,8 @@ export class Wire {
     const deadline = performance.now() + PATIENCE_MS
     while (!done()) {
       if (this.over) throw new Error(`the connection ended before ${what}, after ${this.count} bytes`)
-      if (performance.now() > deadline) throw new Error(`no ${what} within ${PATIENCE_MS} ms, after ${this.count} bytes`)
+      if (performance.now() > deadline)
+        throw new Error(`no ${what} within ${PATIENCE_MS} ms, after ${this.count} bytes`)
       await this.#change(100)
     }
   }
