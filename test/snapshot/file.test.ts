@@ -2,6 +2,7 @@
 
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Packr } from 'msgpackr'
 import t, { type Test } from 'tap'
 import { inspectSnapshot, MigrationSource, readSnapshot, SnapshotReceiver, SnapshotSender } from '../../src/index.js'
@@ -74,10 +75,16 @@ t.test('when the source has the word, the file has its name and is whole', async
   t.equal(readSnapshot(path).blocks[0]!.populated.count(), PAGES)
 })
 
+// A small block is sent before the receiver's threads have begun: the sockets hold it.
+async function appears(path: string): Promise<void> {
+  for (let waited = 0; !existsSync(path) && waited < 10_000; waited += 10) await sleep(10)
+}
+
 t.test('until then the name is what it was', async (t) => {
   const path = join(t.testdir({ x: 'an older file' }), 'x')
   const block = filledBlock('heap', PAGES)
-  const { receiver } = await save(path, { ram: [block] }, () => {
+  const { receiver } = await save(path, { ram: [block] }, async () => {
+    await appears(`${path}.partial`)
     t.equal(readFileSync(path, 'utf8'), 'an older file')
     t.ok(existsSync(`${path}.partial`))
   })
@@ -102,7 +109,8 @@ t.test('a name that can not be taken fails the migration on both sides', async (
   const receiver = new SnapshotReceiver(path)
   const uri = await receiver.listen('tcp:127.0.0.1:0')
   const source = new MigrationSource({ ram: [filledBlock('heap', PAGES)], uuid: UUID })
-  const stop = (): void => {
+  const stop = async (): Promise<void> => {
+    await appears(`${path}.partial`)
     mkdirSync(path)
   }
   await t.rejects(source.migrate(uri, { stop }), { code: 'ERR_MULTIFD_REMOTE' })

@@ -17,7 +17,7 @@ export function filledBlock(idstr: string, pages: number): RamBlock {
 export async function save(
   path: string,
   source: MigrationSourceOptions,
-  stop?: () => void,
+  stop?: () => void | Promise<void>,
 ): Promise<{ receiver: SnapshotReceiver }> {
   const receiver = new SnapshotReceiver(path, { parameters: source.parameters ?? {} })
   try {

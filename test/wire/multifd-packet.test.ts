@@ -234,7 +234,12 @@ t.test('each bad field', async (t) =>
     ['no chunk', patched(patched(PACKET, 8, '00000002'), 20, '00000000'), 'ERR_MULTIFD_PROTOCOL', 'is 0, expected 1..'],
     ['big chunk', patched(patched(PACKET, 8, '00000004'), 20, '00100001'), 'ERR_MULTIFD_PROTOCOL', 'is 1048577'],
     ['packet_num', patched(PACKET, 24, '0020000000000000'), 'ERR_MULTIFD_PROTOCOL', '2^53'],
-    ['unaligned offset', patched(PACKET, 320, '0000000000001001'), 'ERR_MULTIFD_PROTOCOL', 'offset 0 ends in 0x1001'],
+    [
+      'unaligned offset',
+      patched(PACKET, 320, '0000000000001001'),
+      'ERR_MULTIFD_PROTOCOL',
+      'offset 0 is 0x000001001, expected a multiple of 4096',
+    ],
     ['unaligned zero page', patched(PACKET, 336, '0000000000000800'), 'ERR_MULTIFD_PROTOCOL', 'offset 2'],
     ['huge offset', patched(PACKET, 328, 'fffffffffffff000'), 'ERR_MULTIFD_PROTOCOL', '2^53'],
   ]),
