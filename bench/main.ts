@@ -1,6 +1,7 @@
 // The benchmark: multifd, QEMU and bare sockets, in turns on this machine, and how they compare.
 
 import { mkdirSync, writeFileSync } from 'node:fs'
+import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { type Options, PAIRS, type PairName, parseOptions } from './options.js'
 import { MEMORIES, type Pairing, type Session } from './pairing.js'
@@ -15,6 +16,7 @@ import { type Comparison, type Series, transferRate } from './statistics.js'
 import { backFreeMemory, tmpfsFolder } from './temporary.js'
 
 const RESULTS = 'bench-results'
+const BUSY_LOAD = 0.5
 
 function say(text: string): void {
   process.stderr.write(`${text}\n`)
@@ -83,6 +85,11 @@ async function main(): Promise<void> {
     say(remarks.at(-1)!)
     return false
   })
+  const [load = 0] = loadavg()
+  if (load > BUSY_LOAD) {
+    remarks.push(`the machine was busy when this began (load average ${load.toFixed(1)}): times mean little, CPU more`)
+    say(remarks.at(-1)!)
+  }
   const cells = cellsOf(pairings, options)
   try {
     await measure(cells, options, remarks)

@@ -20,7 +20,7 @@ export const DEFINITIONS = [
   "set-up: from the order to migrate until the first page may go (threads, connections, the stream's introduction);",
   '  QEMU: setup-time. With the return path on, on both kinds of peer. The source alone holds the clock.',
   "bare sockets: set-up until all threads of both sides stand ready; then until every socket's receiver answered one byte.",
-  'multifd, as source: times as the embedding program sees them, with the end of all its threads.',
+  'multifd, as source: times as the embedding program sees them.',
   "touched/untouched: the destination's memory is resident before, or fresh (with huge pages asked for, on every side).",
   "tmpfs/disk: multifd as a QEMU's destination writes a snapshot: a new file in memory, or on a disk with its fsync.",
   'before each run into fresh memory, as much free memory is touched and freed: what a host took back is not measured.',
