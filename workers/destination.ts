@@ -1,6 +1,7 @@
 // The destination's coordinator thread.
 
 import { workerData } from 'node:worker_threads'
+import { noteLoaded } from '../src/channel/thread.js'
 import type { TargetPlan } from '../src/migration/destination.js'
 import { type DestinationTask, runDestination } from '../src/migration/destination-coordinator.js'
 import { type LoadTarget, ProgramTarget } from '../src/migration/load-target.js'
@@ -16,4 +17,5 @@ function makeTarget(): LoadTarget {
   return new ProgramTarget(blocks, target.machineType)
 }
 
+noteLoaded(task.shm)
 task.toProgram.postMessage({ type: 'ended', outcome: runDestination(task, makeTarget) })

@@ -4,6 +4,7 @@ import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import { MultifdError, type PlainError } from '../errors.js'
 import type { WaitHook } from '../io/channel.js'
 import { describe } from '../io/descriptor-channel.js'
+import { libc } from '../os/libc.js'
 import { nameThread } from '../os/thread.js'
 import { CHANNEL, CHANNEL_STATE } from '../shm/layout.js'
 import { MigrationShm, type ShmHandle } from '../shm/migration-shm.js'
@@ -49,6 +50,19 @@ export function runChannelThread(task: ChannelTask, name: string, loop: (shm: Mi
     shm.setChannelWord(channel, CHANNEL.tid, 0)
     shm.coordinator.post()
   }
+}
+
+/**
+ * For a thread's entry file, once everything is loaded: from here on the thread can be ended at any time. One that is
+ * ended while it loads native code takes the process down with SIGABRT. Pairs with the wait at exit in threads.ts.
+ */
+export function noteLoaded(shm: ShmHandle): void {
+  try {
+    libc()
+  } catch {
+    // Whoever needs it first says what is missing.
+  }
+  new MigrationShm(shm).noteLoaded()
 }
 
 /** Waits for the coordinator's next hand-over. */

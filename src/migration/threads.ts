@@ -34,10 +34,16 @@ export interface ThreadsOptions {
   faults?: number
 }
 
+// Longest wait, when the process exits, for threads that have only just started; they need a fraction of it.
+const LOAD_MS = 2000
+
 // Only the process itself knows that it exits: its threads must leave their system calls, which it waits for.
 const running = new Set<MigrationShm>()
 function stopAll(): void {
   for (const shm of running) shm.stop()
+  // Nor may one be ended while it loads native code: the process would abort.
+  const deadline = performance.now() + LOAD_MS
+  for (const shm of running) shm.waitLoaded(deadline - performance.now())
 }
 
 export class MigrationThreads {
@@ -114,6 +120,7 @@ export class MigrationThreads {
       // A thread that waits for a task must not freeze in it: `destroy` could not end it.
       atomics: 'disabled',
       resourceLimits: THREAD_LIMITS,
+      workerData: this.shm.handle,
     })
   }
 

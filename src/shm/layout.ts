@@ -26,8 +26,10 @@ export const CONTROL = {
   faults: 6,
   /** Number of the next packet. H adds. */
   packetNum: 7,
+  /** Threads that have not loaded their code yet. Written before they start; each takes itself off. */
+  loading: 8,
 } as const
-export const CONTROL_WORDS = 8
+export const CONTROL_WORDS = 9
 
 /** Words of one channel's area. */
 export const CHANNEL = {

@@ -44,6 +44,7 @@ export class MigrationShm {
   static create(shape: ShmShape, faults = 0): MigrationShm {
     const shm = new MigrationShm({ ...shape, buffer: new SharedArrayBuffer(shmOffsets(shape).total) })
     Atomics.store(shm.#control, CONTROL.faults, faults)
+    Atomics.store(shm.#control, CONTROL.loading, shape.channels + 1)
     return shm
   }
 
@@ -63,6 +64,23 @@ export class MigrationShm {
     this.answers.post()
     for (let channel = 0; channel < this.channels; channel++) this.wake(channel).post()
     Atomics.notify(this.#control, CONTROL.released)
+  }
+
+  /** Takes the calling thread off those that load their code. Pairs with {@link waitLoaded}. */
+  noteLoaded(): void {
+    Atomics.sub(this.#control, CONTROL.loading, 1)
+    Atomics.notify(this.#control, CONTROL.loading)
+  }
+
+  /** Waits until every thread has its code, or the time is over. */
+  waitLoaded(timeoutMs: number): void {
+    const deadline = performance.now() + timeoutMs
+    for (;;) {
+      const loading = Atomics.load(this.#control, CONTROL.loading)
+      const leftMs = deadline - performance.now()
+      if (loading <= 0 || leftMs <= 0) return
+      Atomics.wait(this.#control, CONTROL.loading, loading, leftMs)
+    }
   }
 
   /** Claims the place of the first failure. Only the thread that gets it has the error that is told. */

@@ -42,10 +42,12 @@ function receive(...parts: Uint8Array[]): Ending {
   return receiveMain(feed.open(), () => new SnapshotTarget(path, undefined), 0)
 }
 
+/** The processor's time that something takes, ms. */
 function took(action: () => void): number {
-  const began = performance.now()
+  const began = process.cpuUsage()
   action()
-  return performance.now() - began
+  const { user, system } = process.cpuUsage(began)
+  return (user + system) / 1000
 }
 
 t.test('pages of every size that a configuration can name', async (t) => {
@@ -99,10 +101,11 @@ t.test('RAM that no machine has is refused before memory is set aside for it', a
   const before = process.memoryUsage().arrayBuffers
   const refused = (sizes: number[]): void => {
     const blocks = sizes.map((size, i) => ({ idstr: `block${i}`, size }))
-    const began = performance.now()
-    const { code, error } = receive(streamHead(MACHINE), ramStart(blocks, 'per-section'))
-    t.equal(code, 'ERR_MULTIFD_PROTOCOL', `${sizes[0]} bytes, ${sizes.length} times: ${error?.message}`)
-    t.ok(performance.now() - began < 1000, 'at once')
+    const ms = took(() => {
+      const { code, error } = receive(streamHead(MACHINE), ramStart(blocks, 'per-section'))
+      t.equal(code, 'ERR_MULTIFD_PROTOCOL', `${sizes[0]} bytes, ${sizes.length} times: ${error?.message}`)
+    })
+    t.ok(ms < 1000, 'at once')
   }
   for (const bits of [45, 46, 48, 50, 52]) refused([2 ** bits])
   refused([2 ** 44 + 4096])
