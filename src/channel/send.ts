@@ -4,15 +4,19 @@ import { DescriptorChannel } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { SendMethod } from '../method/method.js'
 import { NoneSend } from '../method/none.js'
-import { PinnedBuffer } from '../os/memory.js'
-import { RamBlock, type RamBlockHandle } from '../ram/block.js'
-import { COUNTER, JOB, SLOT } from '../shm/layout.js'
+import { RamBlock, type RamBlockHandle, ZERO_MASK_PAGES } from '../ram/block.js'
+import { COUNTER, JOB } from '../shm/layout.js'
 import type { MigrationShm } from '../shm/migration-shm.js'
-import { SlotWorker } from '../shm/slots.js'
+import type { PacketMemory } from '../shm/packet-memory.js'
+import type { PageRuns } from '../shm/page-runs.js'
+import { type Slot, SlotWorker } from '../shm/slots.js'
 import {
+  clearOffsets,
+  encodeBlockName,
   encodeIdstr,
-  encodePacketHeader,
+  encodePacketFields,
   encodeSyncPacket,
+  OFFSETS_OFFSET,
   PacketHeader,
   packetHeaderSize,
   pagesPerPacket,
@@ -47,23 +51,24 @@ class SendLoop {
   readonly #blocks: { block: RamBlock; idstr: Uint8Array }[]
   readonly #method: SendMethod = new NoneSend()
   readonly #header: PacketHeader
-  readonly #packet: PinnedBuffer
+  readonly #packet: PacketMemory
   readonly #packetRange: AddressRange
-  readonly #vector = new IoVector()
-  readonly #zeroOffsets: Float64Array
+  readonly #vector: IoVector
+  // What the header's memory has from the packet before: the block's name, and slots in use.
+  #named = -1
+  #slots = 0
 
   constructor(shm: MigrationShm, task: SendTask, { fd, pageSize, blocks }: SendHandOver) {
     const perPacket = pagesPerPacket(pageSize)
-    const size = packetHeaderSize(perPacket)
     this.#shm = shm
     this.#task = task
     this.#jobs = new SlotWorker(shm, task.channel)
     this.#channel = new DescriptorChannel(fd, task.channel, channelWait(shm, task.channel, task.stallTimeoutMs))
     this.#blocks = blocks.map((handle) => ({ block: RamBlock.from(handle), idstr: encodeIdstr(handle.idstr) }))
     this.#header = new PacketHeader(perPacket)
-    this.#packet = new PinnedBuffer(size)
-    this.#packetRange = { address: this.#packet.address, size }
-    this.#zeroOffsets = new Float64Array(perPacket)
+    this.#packet = shm.packetMemory(task.channel)
+    this.#packetRange = { address: this.#packet.headerAddress, size: packetHeaderSize(perPacket) }
+    this.#vector = new IoVector(this.#packet)
   }
 
   run(): void {
@@ -78,46 +83,63 @@ class SendLoop {
   }
 
   #sendSync(): void {
-    encodeSyncPacket(this.#packet.view, 0, this.#header.offsets.length, this.#shm.nextPacketNum())
-    this.#vector.reset()
-    this.#vector.push(this.#packetRange, 0, this.#packetRange.size)
+    encodeSyncPacket(this.#packet.header, 0, this.#header.pagesAlloc, this.#shm.nextPacketNum())
+    this.#named = -1
+    this.#slots = 0
+    this.#beginVector()
     this.#send(0, 0)
     this.#shm.reachSync(this.#task.channel)
   }
 
-  #sendPages(slot: Uint32Array): void {
-    const { block, idstr } = this.#blocks[slot[SLOT.block]!]!
+  #sendPages(slot: Slot): void {
     const header = this.#header
-    this.#sortPages(slot, block)
+    const { block, idstr } = this.#blocks[slot.block]!
+    const { zero } = this.#packet
+    zero.reset()
+    const normal = this.#task.findZeroPages ? this.#sortPages(slot.runs, block) : slot.runs
+    header.normalPages = normal.pages
+    header.zeroPages = zero.pages
     header.packetNum = this.#shm.nextPacketNum()
     header.flags = this.#method.flag
-    header.nextPacketSize = 0
-    this.#vector.reset()
-    this.#vector.push(this.#packetRange, 0, this.#packetRange.size)
-    if (header.normalPages > 0) this.#method.prepare(header, block, this.#vector)
-    encodePacketHeader(this.#packet.view, 0, header, idstr)
-    this.#send(header.normalPages, header.zeroPages)
+    this.#beginVector()
+    if (normal.pages > 0) block.aboutToRead(normal)
+    header.nextPacketSize = normal.pages > 0 ? this.#method.prepare(normal, block, this.#vector) : 0
+    encodePacketFields(this.#packet.header, 0, header)
+    if (this.#named !== slot.block) encodeBlockName(this.#packet.header, 0, idstr)
+    this.#named = slot.block
+    this.#writeOffsets(normal, zero, block)
+    this.#send(normal.pages, zero.pages)
   }
 
-  // Normal pages first, zero pages after them, as the packet's offsets have it.
-  #sortPages(slot: Uint32Array, block: RamBlock): void {
-    const header = this.#header
-    const { pageSize, words } = block
-    const { offsets } = header
-    const find = this.#task.findZeroPages
-    const end = SLOT.pages + slot[SLOT.count]!
-    let normal = 0
-    let zero = 0
-    for (let at = SLOT.pages; at < end; at++) {
-      const page = slot[at]!
-      const offset = page * pageSize
-      // Almost every page with data has some in its first word: a look here saves the call.
-      if (!find || (words && words[offset / 4] !== 0) || !block.isZeroPage(page)) offsets[normal++] = offset
-      else this.#zeroOffsets[zero++] = offset
+  // Into the packet's own lists: almost always all of a run is the one or the other.
+  #sortPages(runs: PageRuns, block: RamBlock): PageRuns {
+    const { normal, zero } = this.#packet
+    normal.reset()
+    for (let run = 0; run < runs.count; run++) {
+      const end = runs.first(run) + runs.length(run)
+      for (let page = runs.first(run); page < end; page += ZERO_MASK_PAGES) {
+        const count = Math.min(ZERO_MASK_PAGES, end - page)
+        const zeros = block.zeroPages(page, count)
+        if (zeros === 0) normal.push(page, count)
+        else if (count === 32 && zeros === -1) zero.push(page, count)
+        else for (let i = 0; i < count; i++) ((zeros & (1 << i)) === 0 ? normal : zero).push(page + i, 1)
+      }
     }
-    for (let i = 0; i < zero; i++) offsets[normal + i] = this.#zeroOffsets[i]!
-    header.normalPages = normal
-    header.zeroPages = zero
+    return normal
+  }
+
+  #writeOffsets(normal: PageRuns, zero: PageRuns, { pageShift }: RamBlock): void {
+    const { kernel, headerAt, header } = this.#packet
+    const at = kernel.writeOffsets(normal.at, normal.count, pageShift, headerAt + OFFSETS_OFFSET)
+    if (zero.count > 0) kernel.writeOffsets(zero.at, zero.count, pageShift, at)
+    const slots = normal.pages + zero.pages
+    if (slots < this.#slots) clearOffsets(header, 0, slots, this.#header.pagesAlloc)
+    this.#slots = slots
+  }
+
+  #beginVector(): void {
+    this.#vector.reset()
+    this.#vector.push(this.#packetRange, 0, this.#packetRange.size)
   }
 
   #send(normalPages: number, zeroPages: number): void {

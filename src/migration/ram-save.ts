@@ -1,9 +1,9 @@
 // The source's RAM: which pages are still to be sent, and the passes that send them.
 
 import type { StreamWriter } from '../io/stream-writer.js'
-import type { RamBlock } from '../ram/block.js'
+import { type RamBlock, ZERO_MASK_PAGES } from '../ram/block.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
-import { COUNTER, JOB, SLOT } from '../shm/layout.js'
+import { COUNTER, JOB } from '../shm/layout.js'
 import { SlotDispatcher } from '../shm/slots.js'
 import { PACKET_DATA_SIZE } from '../wire/multifd-packet.js'
 import { encodeRamRecord, encodeRamWord, RAM_FLAG } from '../wire/ram.js'
@@ -102,20 +102,36 @@ export class RamSave {
   }
 
   #queuePages(index: number, block: RamBlock, first: number, count: number): void {
-    const find = this.#options.findZeroPages
     if (index !== this.#batchBlock) this.#closeBatch()
-    this.#batchBlock = index
-    let slot = this.#dispatcher!.spare
-    for (let page = first; page < first + count; page++) {
-      if (find && block.isZeroPage(page)) {
-        this.#writeZero(index, block, page)
+    if (this.#options.findZeroPages) this.#sortPages(index, block, first, count)
+    else this.#queueRun(index, first, count)
+  }
+
+  #queueRun(index: number, first: number, count: number): void {
+    const most = PACKET_DATA_SIZE / this.pageSize
+    let page = first
+    for (let left = count; left > 0; ) {
+      const part = Math.min(left, most - this.#batchPages)
+      this.#dispatcher!.spare.runs.push(page, part)
+      this.#batchBlock = index
+      this.#batchPages += part
+      page += part
+      left -= part
+      if (this.#batchPages === most) this.#closeBatch()
+    }
+  }
+
+  #sortPages(index: number, block: RamBlock, first: number, count: number): void {
+    for (let done = 0; done < count; done += ZERO_MASK_PAGES) {
+      const part = Math.min(ZERO_MASK_PAGES, count - done)
+      const zeros = block.zeroPages(first + done, part)
+      if (zeros === 0) {
+        this.#queueRun(index, first + done, part)
         continue
       }
-      slot[SLOT.pages + this.#batchPages++] = page
-      if (this.#batchPages === slot.length - SLOT.pages) {
-        this.#closeBatch()
-        this.#batchBlock = index
-        slot = this.#dispatcher!.spare
+      for (let i = 0; i < part; i++) {
+        if ((zeros & (1 << i)) === 0) this.#queueRun(index, first + done + i, 1)
+        else this.#writeZero(index, block, first + done + i)
       }
     }
   }
@@ -123,14 +139,13 @@ export class RamSave {
   // The batch's block and count are kept here and not read back from the slot: once handed over, it is the channel's.
   #closeBatch(): void {
     if (this.#batchPages === 0) return
-    const slot = this.#dispatcher!.spare
-    slot[SLOT.block] = this.#batchBlock
-    slot[SLOT.count] = this.#batchPages
+    this.#dispatcher!.spare.block = this.#batchBlock
     const bytes = this.#batchPages * this.pageSize
     this.#batchPages = 0
     this.#batchBlock = -1
     const { shm } = this.#coordinator
     this.#dispatch()
+    this.#dispatcher!.spare.runs.reset()
     this.#coordinator.checkStopped()
     this.#pacer.sent(bytes, (ms) => {
       shm.coordinator.wait(Math.min(ms, WAIT_MS))

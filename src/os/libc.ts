@@ -22,6 +22,8 @@ interface Libc {
   sendmsg(fd: number, message: Address, flags: number): number
   readv(fd: number, vector: Address, count: number): number
   writev(fd: number, vector: Address, count: number): number
+  pread(fd: number, buffer: Address, length: number, position: number): number
+  pwrite(fd: number, buffer: Address, length: number, position: number): number
   poll(fds: Uint8Array, count: number, timeoutMs: number): number
   close(fd: number): number
   fcntl(fd: number, command: number, argument: number): number
@@ -58,6 +60,8 @@ const DECLARATIONS: Record<keyof Libc, string> = {
   sendmsg: 'intptr_t sendmsg(int, uintptr_t, int)',
   readv: 'intptr_t readv(int, uintptr_t, int)',
   writev: 'intptr_t writev(int, uintptr_t, int)',
+  pread: 'intptr_t pread(int, uintptr_t, size_t, int64_t)',
+  pwrite: 'intptr_t pwrite(int, uintptr_t, size_t, int64_t)',
   poll: 'int poll(_Inout_ uint8_t *, unsigned long, int)',
   close: 'int close(int)',
   fcntl: 'int fcntl(int, int, intptr_t)',

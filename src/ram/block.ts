@@ -12,20 +12,21 @@ import {
   mapFile,
   NO_ROOM,
   populate,
+  populateRead,
   viewOf,
 } from '../os/memory.js'
 import { SharedBitmap } from '../shm/bitmap.js'
+import type { PageRuns } from '../shm/page-runs.js'
+import { MEMORY_MAX, makeSharedMemory, type PageKernel, pageKernel, type SharedMemory } from '../wasm/kernel.js'
 import { encodeIdstr } from '../wire/multifd-packet.js'
 
 /** Largest block that {@link RamBlock.allocate} makes: what a shared WebAssembly.Memory can hold. */
-export const ALLOCATE_MAX = 2 ** 32
-const WASM_PAGE = 65536
+export const ALLOCATE_MAX = MEMORY_MAX
 const WINDOW = 2 ** 30
-
-// The types of Node 20 leave it out.
-declare const WebAssembly: {
-  Memory: new (descriptor: { initial: number; maximum: number; shared: true }) => { buffer: SharedArrayBuffer }
-}
+// Pages that a call of its own maps faster than the faults do, which map some neighbours too.
+const WORTH_MAPPING = 8
+/** Most pages that {@link RamBlock.zeroPages} looks at. */
+export const ZERO_MASK_PAGES = 32
 
 /** A block as another thread gets it: structured clone passes it on, and {@link RamBlock.from} makes a block of it. */
 export interface RamBlockHandle {
@@ -37,7 +38,7 @@ export interface RamBlockHandle {
   /** Of the first byte, in this process. */
   address: number
   /** The memory itself where it is JavaScript's, so that it lives as long as a thread of ours uses its address. */
-  memory?: SharedArrayBuffer
+  memory?: SharedMemory
   /** The explicit dirty log, one bit a page. */
   dirty: SharedArrayBuffer
   /** Pages that have data; the others are zero whatever lies there. Absent: the memory itself tells. */
@@ -49,12 +50,14 @@ export class RamBlock {
   readonly size: number
   readonly pageSize: number
   readonly address: number
-  readonly memory: SharedArrayBuffer | undefined
   /** Pages that the program changed since the migration last looked. See {@link markDirty}. */
   readonly dirty: SharedBitmap
   readonly populated: SharedBitmap | undefined
-  /** The memory as words where it is JavaScript's. */
-  readonly words: Int32Array | undefined
+  /** Number of target pages, and log2 of the bytes of one. */
+  readonly pages: number
+  readonly pageShift: number
+  readonly #memory: SharedMemory | undefined
+  #kernel: PageKernel | undefined
   readonly #windows: Uint8Array[] = []
   #whole: Uint8Array | undefined
   #mapping: Mapping | undefined
@@ -64,10 +67,11 @@ export class RamBlock {
     this.size = handle.size
     this.pageSize = handle.pageSize
     this.address = handle.address
-    this.memory = handle.memory
+    this.#memory = handle.memory
+    this.pages = handle.size / handle.pageSize
+    this.pageShift = 31 - Math.clz32(handle.pageSize)
     this.dirty = new SharedBitmap(this.pages, handle.dirty)
     this.populated = handle.populated && new SharedBitmap(this.pages, handle.populated)
-    this.words = handle.memory && new Int32Array(handle.memory, 0, handle.size / 4)
     this.#mapping = mapping
   }
 
@@ -86,14 +90,13 @@ export class RamBlock {
         `block '${idstr}': allocate makes up to 4 GiB; map a file for more`,
       )
     }
-    const wasmPages = Math.ceil(size / WASM_PAGE)
-    let memory: SharedArrayBuffer
+    let memory: SharedMemory
     try {
-      memory = new WebAssembly.Memory({ initial: wasmPages, maximum: wasmPages, shared: true }).buffer
+      memory = makeSharedMemory(size)
     } catch (cause) {
       throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `block '${idstr}': no memory for ${size} bytes`, { cause })
     }
-    const address = addressOf(new Uint8Array(memory))
+    const address = addressOf(new Uint8Array(memory.buffer))
     adviseHugePages(address, size)
     const pageSize = HOST_PAGE_SIZE
     return new RamBlock({ idstr, size, pageSize, address, memory, dirty: new SharedBitmap(size / pageSize).buffer })
@@ -150,14 +153,28 @@ export class RamBlock {
     }
   }
 
+  /** Memory of a thread's own, in which pages lie between a connection and where they belong. */
+  static staging(pages: number, pageSize: number): RamBlock {
+    const size = pages * pageSize
+    const memory = makeSharedMemory(size)
+    const address = addressOf(new Uint8Array(memory.buffer))
+    return new RamBlock({ idstr: 'staging', size, pageSize, address, memory, dirty: new SharedArrayBuffer(0) })
+  }
+
   /** The block of a handle, in another thread of the same process. */
   static from(handle: RamBlockHandle): RamBlock {
     return new RamBlock(handle)
   }
 
+  /** The memory itself where it is JavaScript's: for Atomics, and for the program's other threads. */
+  get memory(): SharedArrayBuffer | undefined {
+    return this.#memory?.buffer
+  }
+
   /** What another thread needs of this block. It must not outlive the block where that maps a file. */
   get handle(): RamBlockHandle {
-    const { idstr, size, pageSize, address, memory, dirty, populated } = this
+    const { idstr, size, pageSize, address, dirty, populated } = this
+    const memory = this.#memory
     const handle: RamBlockHandle = { idstr, size, pageSize, address, dirty: dirty.buffer }
     if (memory) handle.memory = memory
     if (populated) handle.populated = populated.buffer
@@ -166,11 +183,7 @@ export class RamBlock {
 
   /** Whether the memory is a mapped file's. */
   get fileBacked(): boolean {
-    return this.memory === undefined
-  }
-
-  get pages(): number {
-    return this.size / this.pageSize
+    return this.#memory === undefined
   }
 
   /**
@@ -180,7 +193,7 @@ export class RamBlock {
    */
   bytes(offset = 0, length = Math.min(this.size - offset, WINDOW)): Uint8Array {
     this.#checkRange(offset, length)
-    if (this.memory) return new Uint8Array(this.memory, offset, length)
+    if (this.#memory) return new Uint8Array(this.#memory.buffer, offset, length)
     const start = offset - (offset % WINDOW)
     if (offset + length > start + WINDOW) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${this.idstr}': a view may not cross a multiple of 1 GiB`)
@@ -201,8 +214,8 @@ export class RamBlock {
    */
   place(offset: number, length: number): { bytes: Uint8Array; at: number; length: number } {
     this.#checkRange(offset, length)
-    if (this.memory) {
-      this.#whole ??= new Uint8Array(this.memory, 0, this.size)
+    if (this.#memory) {
+      this.#whole ??= new Uint8Array(this.#memory.buffer, 0, this.size)
       return { bytes: this.#whole, at: offset, length }
     }
     const at = offset % WINDOW
@@ -222,11 +235,23 @@ export class RamBlock {
 
   /** Whether a page is zero. Reading does not make untouched memory resident. */
   isZeroPage(page: number): boolean {
-    if (this.populated && !this.populated.has(page)) return true
-    const offset = page * this.pageSize
-    // Two words of JavaScript's settle almost every page that has data; the whole page is compared only then.
-    if (this.words && (this.words[offset / 4] !== 0 || this.words[(offset + this.pageSize) / 4 - 1] !== 0)) return false
-    return isZero(this.address + offset, this.pageSize)
+    return this.zeroPages(page, 1) !== 0
+  }
+
+  /**
+   * Which of `count` pages from `first` on are zero, as a mask: bit i is the i-th. At most {@link ZERO_MASK_PAGES}, all in
+   * the block. Where a bitmap of populated pages is kept, it is believed.
+   */
+  zeroPages(first: number, count: number): number {
+    const { populated, pageSize } = this
+    if (populated) return ~populated.bits(first) & (count === 32 ? -1 : (1 << count) - 1)
+    if (this.#memory) {
+      this.#kernel ??= pageKernel(this.#memory)
+      return this.#kernel.zeroPages(first, count, this.pageShift)
+    }
+    let mask = 0
+    for (let i = 0; i < count; i++) if (isZero(this.address + (first + i) * pageSize, pageSize)) mask |= 1 << i
+    return mask
   }
 
   /**
@@ -244,6 +269,15 @@ export class RamBlock {
     const number = errno()
     if (number === ERRNO.invalid) return // a kernel before 5.14 does not know the request
     throw new MultifdError('ERR_MULTIFD_FILE', NO_ROOM, { errno: number, errnoName: errnoName(number) })
+  }
+
+  /** Pages are to be read now, by a system call: a mapped file's are mapped at once instead of by a fault each. */
+  aboutToRead(runs: PageRuns): void {
+    if (!this.fileBacked) return
+    for (let run = 0; run < runs.count; run++) {
+      if (runs.length(run) < WORTH_MAPPING) continue
+      populateRead(this.address + runs.first(run) * this.pageSize, runs.length(run) * this.pageSize)
+    }
   }
 
   /** Unmaps a mapped file. No thread may use the block afterwards. Idempotent. */

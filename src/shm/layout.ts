@@ -1,12 +1,19 @@
 // The shared memory of one migration: which word is where, and which thread writes it.
 //
-// One SharedArrayBuffer, made by the embedding thread, seen by the coordinator (C) and the channel threads (H):
+// One shared WebAssembly.Memory, made by the embedding thread, seen by the coordinator (C) and the channel threads (H):
 //
 //   control   CONTROL_WORDS int32
 //   channels  n × CHANNEL_WORDS int32
 //   counters  (n + 1) × COUNTER_WORDS int64   the coordinator's are the last
 //   jobs      n × RING_DEPTH int32            the slot or command at each place of a channel's ring
-//   slots     (n × RING_DEPTH + 1) × slotWords(pagesPerPacket) uint32
+//   slots     (n × RING_DEPTH + 1) × slotWords uint32
+//   packets   n × PACKET.size bytes              each its channel's own
+
+import { packetHeaderSize } from '../wire/multifd-packet.js'
+import { runWords } from './page-runs.js'
+
+/** Bytes of a struct iovec. */
+export const IOVEC_SIZE = 16
 
 /** Words of the control area. */
 export const CONTROL = {
@@ -73,8 +80,23 @@ export const RING_DEPTH = 8
 /** Jobs left in a ring at which its channel tells the coordinator, which then refills it at once: a wake-up costs. */
 export const RING_LOW = 4
 
-/** Words of a slot: RAM block's index, number of pages, then the pages' indices in the block. */
-export const SLOT = { block: 0, count: 1, pages: 2 } as const
+/** Words of a slot: RAM block's index, and its pages as page-runs.ts has them. */
+export const SLOT = { block: 0, runs: 2 } as const
+
+/** Most pages of a packet: with the smallest target pages, of 1 KiB. */
+export const PACKET_PAGES_MAX = 512
+
+const packetHeader = packetHeaderSize(PACKET_PAGES_MAX)
+const packetRuns = Math.ceil((4 * runWords(PACKET_PAGES_MAX)) / 16) * 16
+/** A channel's packet, bytes: header, lists of runs, and a scatter-gather list with room for two entries more. */
+export const PACKET = {
+  header: 0,
+  normal: packetHeader,
+  zero: packetHeader + packetRuns,
+  staged: packetHeader + 2 * packetRuns,
+  vector: packetHeader + 2 * packetRuns + 16,
+  size: packetHeader + 2 * packetRuns + 16 + IOVEC_SIZE * (PACKET_PAGES_MAX + 2),
+} as const
 
 /** What a place of a ring holds besides slot numbers, which are 0 and up. */
 export const JOB = { sync: -1, quit: -2 } as const
@@ -87,21 +109,23 @@ export interface ShmShape {
 
 /** Byte offsets of the areas, and the total. */
 export function shmOffsets({ channels, pagesPerPacket }: ShmShape) {
-  const slotWords = SLOT.pages + pagesPerPacket
+  const slotWords = SLOT.runs + runWords(pagesPerPacket)
   const slotCount = channels * RING_DEPTH + 1
   const control = 0
   const channelAreas = control + 4 * CONTROL_WORDS
   const counters = Math.ceil((channelAreas + 4 * channels * CHANNEL_WORDS) / 64) * 64
   const jobs = counters + 8 * (channels + 1) * COUNTER_WORDS
   const slots = jobs + 4 * channels * RING_DEPTH
+  const packets = Math.ceil((slots + 4 * slotCount * slotWords) / 64) * 64
   return {
     control,
     channelAreas,
     counters,
     jobs,
     slots,
+    packets,
     slotWords,
     slotCount,
-    total: slots + 4 * slotCount * slotWords,
+    total: packets + channels * PACKET.size,
   }
 }

@@ -1,6 +1,8 @@
 // One thread's view of a migration's shared memory: the only place that reads and writes its words.
 
-import { CHANNEL, CHANNEL_WORDS, CONTROL, CONTROL_WORDS, COUNTER_WORDS, type ShmShape, shmOffsets } from './layout.js'
+import { makeSharedMemory, type SharedMemory } from '../wasm/kernel.js'
+import { CHANNEL, CHANNEL_WORDS, CONTROL, CONTROL_WORDS, COUNTER_WORDS, PACKET, type ShmShape, shmOffsets } from './layout.js'
+import { PacketMemory } from './packet-memory.js'
 import { Semaphore } from './semaphore.js'
 
 // In the word of the first failure: there is none, and there will be none.
@@ -8,7 +10,7 @@ const SUCCEEDED = -1
 
 /** What crosses to a thread: the memory and its shape. */
 export interface ShmHandle extends ShmShape {
-  buffer: SharedArrayBuffer
+  memory: SharedMemory
 }
 
 /** Totals over threads, as far as they have come. */
@@ -32,20 +34,26 @@ export class MigrationShm {
 
   constructor(handle: ShmHandle) {
     const at = shmOffsets(handle)
+    const { buffer } = handle.memory
     this.handle = handle
     this.channels = handle.channels
-    this.#control = new Int32Array(handle.buffer, at.control, CONTROL_WORDS)
-    this.#channels = new Int32Array(handle.buffer, at.channelAreas, handle.channels * CHANNEL_WORDS)
-    this.#counters = new BigInt64Array(handle.buffer, at.counters, (handle.channels + 1) * COUNTER_WORDS)
+    this.#control = new Int32Array(buffer, at.control, CONTROL_WORDS)
+    this.#channels = new Int32Array(buffer, at.channelAreas, handle.channels * CHANNEL_WORDS)
+    this.#counters = new BigInt64Array(buffer, at.counters, (handle.channels + 1) * COUNTER_WORDS)
     this.coordinator = new Semaphore(this.#control, CONTROL.coordinator)
     this.answers = new Semaphore(this.#control, CONTROL.answers)
   }
 
   static create(shape: ShmShape, faults = 0): MigrationShm {
-    const shm = new MigrationShm({ ...shape, buffer: new SharedArrayBuffer(shmOffsets(shape).total) })
+    const shm = new MigrationShm({ ...shape, memory: makeSharedMemory(shmOffsets(shape).total) })
     Atomics.store(shm.#control, CONTROL.faults, faults)
     Atomics.store(shm.#control, CONTROL.loading, shape.channels + 1)
     return shm
+  }
+
+  /** The memory for a channel's packets; for its own thread. */
+  packetMemory(channel: number): PacketMemory {
+    return new PacketMemory(this.handle.memory, shmOffsets(this.handle).packets + channel * PACKET.size)
   }
 
   /** Place of the coordinator among the threads; channels have 0 … n-1. */

@@ -10,6 +10,8 @@ import type { SlotsTask } from './slots-worker.js'
 
 const PAGES = 8
 const COORDINATOR = 1
+// Where a slot's list of runs starts, bytes: after its block and two counts.
+const RUNS_AT = 4 * (SLOT.runs + 2)
 
 function shared(words: number): Int32Array<SharedArrayBuffer> {
   return new Int32Array(new SharedArrayBuffer(4 * words))
@@ -37,12 +39,12 @@ for (const channels of [1, 2, 3]) {
     let syncs = 0
     for (let batch = 0; batch < batches; batch++) {
       const slot = dispatcher.spare
-      const number = (slot.byteOffset - slots) / (4 * slotWords)
+      const number = (slot.runs.at - slots - RUNS_AT) / (4 * slotWords)
       if (Atomics.compareExchange(owners, number, 0, COORDINATOR) !== 0) Atomics.add(violations, 4, 1)
       const count = 1 + (batch % PAGES)
-      slot[SLOT.block] = batch
-      slot[SLOT.count] = count
-      for (let at = 0; at < count; at++) slot[SLOT.pages + at] = batch + at
+      slot.block = batch
+      slot.runs.reset()
+      for (let at = 0; at < count; at++) slot.runs.push(batch + 2 * at, 1)
       Atomics.store(owners, number, 0)
       waitFor(() => dispatcher.dispatch())
       if (batch % 1000 === 999) {

@@ -1,0 +1,97 @@
+// What is done per page, in AssemblyScript. Every thread of a process shares one compiled copy of this, whereas the same
+// loops in JavaScript would be interpreted, profiled and compiled again in every thread of every migration.
+//
+// A run is two u32: index of the first page, number of pages. Page sizes are given as shifts. Runs, offsets and vectors
+// lie in the memory that a migration's threads share; `zeroPages` is instantiated over a RAM block's own memory.
+
+/** Bytes of a run, of an offset on the wire, and of a struct iovec. */
+const RUN: u32 = 8
+const OFFSET: u32 = 8
+const IOVEC: u32 = 16
+
+/** Writes the byte offsets of the runs' pages, big-endian; returns where they end. */
+export function writeOffsets(runs: u32, count: u32, shift: u32, at: u32): u32 {
+  const end = runs + count * RUN
+  for (; runs < end; runs += RUN) {
+    const first = <u64>load<u32>(runs)
+    const last = first + load<u32>(runs, 4)
+    for (let page = first; page < last; page++) {
+      store<u64>(at, bswap<u64>(page << shift))
+      at += OFFSET
+    }
+  }
+  return at
+}
+
+/**
+ * Reads `count` offsets, as a peer wrote them, into runs. `pages` is what the block has.
+ *
+ * @returns the number of runs; or of offset i, -1 - 2 i when it is no multiple of the page size, -2 - 2 i when it lies
+ * beyond the block
+ */
+export function readOffsets(at: u32, count: u32, shift: u32, pages: f64, runs: u32): i32 {
+  const limit = <u64>pages
+  const mask = ((<u64>1) << shift) - 1
+  let run = runs - RUN
+  let next: u64 = u64.MAX_VALUE
+  for (let i: u32 = 0; i < count; i++, at += OFFSET) {
+    const offset = bswap<u64>(load<u64>(at))
+    if ((offset & mask) !== 0) return -1 - 2 * i
+    const page = offset >> shift
+    if (page >= limit) return -2 - 2 * i
+    if (page === next) store<u32>(run, load<u32>(run, 4) + 1, 4)
+    else {
+      run += RUN
+      store<u32>(run, <u32>page)
+      store<u32>(run, 1, 4)
+    }
+    next = page + 1
+  }
+  return <i32>((run + RUN - runs) / RUN)
+}
+
+/**
+ * Writes one struct iovec a run. `address` and `pages` are the block's: with `checkedAddress` this is the only way to
+ * an address that a system call gets.
+ *
+ * @returns bytes of all runs, or -1 when a run is empty or does not lie in the block
+ */
+export function vectorOf(runs: u32, count: u32, shift: u32, address: f64, pages: f64, vector: u32): f64 {
+  const base = <u64>address
+  const limit = <u64>pages
+  const end = runs + count * RUN
+  let total: u64 = 0
+  for (; runs < end; runs += RUN, vector += IOVEC) {
+    const first = <u64>load<u32>(runs)
+    const length = <u64>load<u32>(runs, 4)
+    if (length === 0 || first + length > limit) return -1
+    store<u64>(vector, base + (first << shift))
+    store<u64>(vector, length << shift, 8)
+    total += length
+  }
+  return <f64>(total << shift)
+}
+
+/** Which of up to 32 pages from `first` on are zero: bit i for the i-th. */
+export function zeroPages(first: u32, count: u32, shift: u32): u32 {
+  let zeros: u32 = 0
+  let at = first << shift
+  const size = (<u32>1) << shift
+  for (let i: u32 = 0; i < count; i++, at += size) {
+    // Almost every page with data has some here.
+    if ((load<u64>(at) | load<u64>(at, 8)) !== 0) continue
+    if (isZero(at, size)) zeros |= (<u32>1) << i
+  }
+  return zeros
+}
+
+function isZero(at: u32, size: u32): bool {
+  for (let done: u32 = 0; done < size; done += 128, at += 128) {
+    let any = v128.or(v128.load(at), v128.load(at, 16))
+    any = v128.or(any, v128.or(v128.load(at, 32), v128.load(at, 48)))
+    any = v128.or(any, v128.or(v128.load(at, 64), v128.load(at, 80)))
+    any = v128.or(any, v128.or(v128.load(at, 96), v128.load(at, 112)))
+    if (v128.any_true(any)) return false
+  }
+  return true
+}
