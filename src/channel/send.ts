@@ -14,6 +14,7 @@ import {
   clearOffsets,
   encodeBlockName,
   encodeIdstr,
+  encodePacketCounts,
   encodePacketFields,
   encodeSyncPacket,
   OFFSETS_OFFSET,
@@ -96,7 +97,8 @@ class SendLoop {
     const { block, idstr } = this.#blocks[slot.block]!
     const { zero } = this.#packet
     zero.reset()
-    const normal = this.#task.findZeroPages ? this.#sortPages(slot.runs, block) : slot.runs
+    const sort = this.#task.findZeroPages && hasZeroPages(slot.runs, block)
+    const normal = sort ? this.#sortPages(slot.runs, block) : slot.runs
     header.normalPages = normal.pages
     header.zeroPages = zero.pages
     header.packetNum = this.#shm.nextPacketNum()
@@ -104,14 +106,13 @@ class SendLoop {
     this.#beginVector()
     if (normal.pages > 0) block.aboutToRead(normal)
     header.nextPacketSize = normal.pages > 0 ? this.#method.prepare(normal, block, this.#vector) : 0
-    encodePacketFields(this.#packet.header, 0, header)
-    if (this.#named !== slot.block) encodeBlockName(this.#packet.header, 0, idstr)
-    this.#named = slot.block
+    if (this.#named !== slot.block) this.#beginHeader(slot.block, idstr)
+    encodePacketCounts(this.#packet.header, 0, header)
     this.#writeOffsets(normal, zero, block)
     this.#send(normal.pages, zero.pages)
   }
 
-  // Into the packet's own lists: almost always all of a run is the one or the other.
+  // Into the packet's own lists.
   #sortPages(runs: PageRuns, block: RamBlock): PageRuns {
     const { normal, zero } = this.#packet
     normal.reset()
@@ -126,6 +127,13 @@ class SendLoop {
       }
     }
     return normal
+  }
+
+  // What stays from packet to packet is written for the first one only.
+  #beginHeader(index: number, idstr: Uint8Array): void {
+    encodePacketFields(this.#packet.header, 0, this.#header)
+    encodeBlockName(this.#packet.header, 0, idstr)
+    this.#named = index
   }
 
   #writeOffsets(normal: PageRuns, zero: PageRuns, { pageShift }: RamBlock): void {
@@ -151,4 +159,9 @@ class SendLoop {
     if (normalPages > 0) this.#shm.count(channel, COUNTER.normalPages, normalPages)
     if (zeroPages > 0) this.#shm.count(channel, COUNTER.zeroPages, zeroPages)
   }
+}
+
+function hasZeroPages(runs: PageRuns, block: RamBlock): boolean {
+  for (let run = 0; run < runs.count; run++) if (block.hasZeroPage(runs.first(run), runs.length(run))) return true
+  return false
 }

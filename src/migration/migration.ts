@@ -68,9 +68,14 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     return this.#threads?.list() ?? []
   }
 
-  /** Cancels a migration that runs, and waits until nothing of it is left. Idempotent. */
+  /** Cancels a migration that runs, and waits until nothing of it is left: no thread, no descriptor. Idempotent. */
   async close(): Promise<void> {
     this.#threads?.fail(new MultifdError('ERR_MULTIFD_ABORTED', 'the migration was closed'))
+    await this.settled()
+  }
+
+  /** Waits until the threads of the migration before are gone. */
+  protected async settled(): Promise<void> {
     await this.#threads?.ended
   }
 
@@ -87,6 +92,10 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   protected async run(options: RunOptions): Promise<MigrationStatistics> {
     const { signal, onMessage, pageSize, totalBytes, ...rest } = options
     const { multifd, multifdChannels } = this.parameters
+    let done: () => void
+    const hasEverything = new Promise<undefined>((resolve) => {
+      done = () => resolve(undefined)
+    })
     this.#began = performance.now()
     this.#setupTime = undefined
     this.#doneTime = undefined
@@ -101,6 +110,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
       parameters: this.parameters,
       onMessage: (message) => {
         this.#hear(message)
+        if (message.type === 'done') done()
         onMessage?.(message, threads)
       },
     })
@@ -113,7 +123,8 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     }
     if (signal?.aborted) abort()
     signal?.addEventListener('abort', abort, { once: true })
-    const error = await threads.ended
+    // What is left after that is the threads' own end, which nobody has to wait for; see `close`.
+    const error = await Promise.race([threads.ended, hasEverything])
     signal?.removeEventListener('abort', abort)
     this.#totalTime = (error ? undefined : this.#doneTime) ?? performance.now() - this.#began
     this.setStatus(error === undefined ? 'completed' : error.code === 'ERR_MULTIFD_ABORTED' ? 'cancelled' : 'failed')

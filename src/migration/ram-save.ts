@@ -3,21 +3,21 @@
 import type { StreamWriter } from '../io/stream-writer.js'
 import { type RamBlock, ZERO_MASK_PAGES } from '../ram/block.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
-import { COUNTER, JOB } from '../shm/layout.js'
-import { SlotDispatcher } from '../shm/slots.js'
+import { COUNTER } from '../shm/layout.js'
+import type { PageRuns } from '../shm/page-runs.js'
+import { type PageKernel, pageKernel } from '../wasm/kernel.js'
 import { PACKET_DATA_SIZE } from '../wire/multifd-packet.js'
 import { encodeRamRecord, encodeRamWord, RAM_FLAG } from '../wire/ram.js'
 import type { Coordinator } from './coordinator.js'
-import { nameChannels } from './coordinator.js'
 import { Pacer } from './pacer.js'
+import type { SendChannels } from './send-channels.js'
 
 const WAIT_MS = 100
-// Channels that take part in sending at first, and the wait for room that brings in another.
-const ACTIVE_AT_FIRST = 2
-const WIDEN_MS = 20
 
 export interface RamSaveOptions {
   blocks: RamBlock[]
+  /** Undefined for the single-channel stream. */
+  channels: SendChannels | undefined
   /** Where the barrier's mark stands: see protocol, "barriers". */
   flush: 'per-section' | 'per-round'
   /** Whether the coordinator looks for zero pages and sends them as records on the main channel. */
@@ -29,22 +29,30 @@ export class RamSave {
   readonly #coordinator: Coordinator
   readonly #writer: StreamWriter
   readonly #options: RamSaveOptions
+  readonly #kernel: PageKernel
   readonly #dirty: DirtyBitmap[]
-  readonly #dispatcher: SlotDispatcher | undefined
+  readonly #batch: PageRuns
+  readonly #channels: SendChannels | undefined
+  readonly #batchPages: number
   readonly #pacer: Pacer
-  // The block of the batch in the making, and its pages.
-  #batchBlock = -1
-  #batchPages = 0
   #recordBlock = -1
-  #barriers = 0
 
   constructor(coordinator: Coordinator, writer: StreamWriter, options: RamSaveOptions) {
     this.#coordinator = coordinator
     this.#writer = writer
     this.#options = options
     this.pageSize = options.blocks[0]!.pageSize
-    this.#dirty = options.blocks.map((block) => new DirtyBitmap(block.pages))
-    this.#dispatcher = coordinator.shm.channels > 0 ? new SlotDispatcher(coordinator.shm, ACTIVE_AT_FIRST) : undefined
+    const { memory } = coordinator.shm.handle
+    this.#kernel = pageKernel(memory)
+    let at = coordinator.shm.dirtyAt
+    this.#dirty = options.blocks.map(({ pages }) => {
+      const bitmap = new DirtyBitmap(pages, memory, this.#kernel, at)
+      at += 4 * DirtyBitmap.words(pages)
+      return bitmap
+    })
+    this.#batch = coordinator.shm.batch()
+    this.#channels = options.channels
+    this.#batchPages = PACKET_DATA_SIZE / this.pageSize
     this.#pacer = new Pacer(coordinator.parameters.maxBandwidth)
   }
 
@@ -72,23 +80,24 @@ export class RamSave {
   savePass(): void {
     this.#pacer.restart()
     for (const [index, block] of this.#options.blocks.entries()) {
-      const save = this.#dispatcher ? this.#queuePages : this.#writePages
-      this.#dirty[index]!.drain(PACKET_DATA_SIZE / this.pageSize, (first, count) =>
-        save.call(this, index, block, first, count),
-      )
+      if (!this.#channels) this.#eachRun(index, (first, count) => this.#writePages(index, block, first, count))
+      else if (!this.#options.findZeroPages) this.#queueBlock(index, this.#channels)
+      else {
+        this.#eachRun(index, (first, count) => this.#sortPages(index, block, first, count))
+        this.#closeBatch(index)
+      }
     }
-    if (this.#dispatcher) this.#closeBatch()
   }
 
   /** Ends a section's records: the barrier, in the peer's dialect, and EOS. */
   endRecords(): void {
     const writer = this.#writer
     const perRound = this.#options.flush === 'per-round'
-    if (this.#dispatcher) {
+    if (this.#channels) {
       if (perRound) writer.commit(encodeRamWord(writer.view, writer.reserve(8), 0, RAM_FLAG.flush))
       writer.commit(encodeRamWord(writer.view, writer.reserve(8), 0, RAM_FLAG.eos))
       writer.flush()
-      this.#barrier()
+      this.#channels.barrier()
     } else {
       writer.commit(encodeRamWord(writer.view, writer.reserve(8), 0, RAM_FLAG.eos))
       writer.flush()
@@ -96,28 +105,34 @@ export class RamSave {
     this.countMain()
   }
 
-  /** Ends the channels' work once their rings are empty. */
-  quit(): void {
-    for (let channel = 0; channel < this.#coordinator.shm.channels; channel++) this.#command(channel, JOB.quit)
+  // Straight from the bitmap into batches.
+  #queueBlock(index: number, channels: SendChannels): void {
+    const dirty = this.#dirty[index]!
+    for (let word = 0; !dirty.isEnd(word); ) {
+      word = dirty.take(word, this.#batchPages, channels.spare.runs)
+      if (channels.spare.runs.pages === this.#batchPages) this.#closeBatch(index)
+    }
+    this.#closeBatch(index)
   }
 
-  #queuePages(index: number, block: RamBlock, first: number, count: number): void {
-    if (index !== this.#batchBlock) this.#closeBatch()
-    if (this.#options.findZeroPages) this.#sortPages(index, block, first, count)
-    else this.#queueRun(index, first, count)
+  #eachRun(index: number, visit: (first: number, count: number) => void): void {
+    const dirty = this.#dirty[index]!
+    const batch = this.#batch
+    for (let word = 0; !dirty.isEnd(word); ) {
+      batch.reset()
+      word = dirty.take(word, this.#batchPages, batch)
+      for (let run = 0; run < batch.count; run++) visit(batch.first(run), batch.length(run))
+    }
   }
 
   #queueRun(index: number, first: number, count: number): void {
-    const most = PACKET_DATA_SIZE / this.pageSize
-    let page = first
-    for (let left = count; left > 0; ) {
-      const part = Math.min(left, most - this.#batchPages)
-      this.#dispatcher!.spare.runs.push(page, part)
-      this.#batchBlock = index
-      this.#batchPages += part
+    for (let page = first, left = count; left > 0; ) {
+      const { runs } = this.#channels!.spare
+      const part = Math.min(left, this.#batchPages - runs.pages)
+      runs.push(page, part)
       page += part
       left -= part
-      if (this.#batchPages === most) this.#closeBatch()
+      if (runs.pages === this.#batchPages) this.#closeBatch(index)
     }
   }
 
@@ -136,40 +151,18 @@ export class RamSave {
     }
   }
 
-  // The batch's block and count are kept here and not read back from the slot: once handed over, it is the channel's.
-  #closeBatch(): void {
-    if (this.#batchPages === 0) return
-    this.#dispatcher!.spare.block = this.#batchBlock
-    const bytes = this.#batchPages * this.pageSize
-    this.#batchPages = 0
-    this.#batchBlock = -1
-    const { shm } = this.#coordinator
-    this.#dispatch()
-    this.#dispatcher!.spare.runs.reset()
+  // A batch has pages of one block, and is looked at here before it is handed over only: then it is the channel's.
+  #closeBatch(index: number): void {
+    const { spare } = this.#channels!
+    const { pages } = spare.runs
+    if (pages === 0) return
+    spare.block = index
+    this.#channels!.dispatch()
     this.#coordinator.checkStopped()
-    this.#pacer.sent(bytes, (ms) => {
-      shm.coordinator.wait(Math.min(ms, WAIT_MS))
+    this.#pacer.sent(pages * this.pageSize, (ms) => {
+      this.#coordinator.shm.coordinator.wait(Math.min(ms, WAIT_MS))
       this.#coordinator.checkStopped()
     })
-  }
-
-  // Where the kernel takes everything at once, more threads than cores only get into each other's way: another channel
-  // takes part when those that do have had no room for a while, as on every network, and under every compressor.
-  #dispatch(): void {
-    const dispatcher = this.#dispatcher!
-    const { shm } = this.#coordinator
-    do {
-      const until = performance.now() + WIDEN_MS
-      for (let left = WIDEN_MS; left > 0; left = until - performance.now()) {
-        if (dispatcher.dispatch()) return
-        shm.coordinator.wait(left)
-        this.#coordinator.checkStopped()
-      }
-    } while (dispatcher.widen())
-    this.#coordinator.waitFor(
-      () => dispatcher.dispatch(),
-      () => 'no channel took a batch',
-    )
   }
 
   #writeZero(index: number, block: RamBlock, page: number): void {
@@ -219,27 +212,6 @@ export class RamSave {
       shm.coordinator.wait(Math.min(ms, WAIT_MS))
       this.#coordinator.checkStopped()
     })
-  }
-
-  // SYNC on every channel, and every channel at it: all pages queued before are on their way.
-  #barrier(): void {
-    const { shm } = this.#coordinator
-    this.#closeBatch()
-    for (let channel = 0; channel < shm.channels; channel++) this.#command(channel, JOB.sync)
-    this.#barriers++
-    const behind = (channel: number): boolean => shm.syncs(channel) < this.#barriers
-    this.#coordinator.waitFor(
-      () => this.#coordinator.firstShortOf(this.#barriers) === undefined,
-      () => `${nameChannels(shm.channels, behind)}: the peer took nothing`,
-    )
-  }
-
-  #command(channel: number, job: typeof JOB.sync | typeof JOB.quit): void {
-    if (this.#dispatcher!.command(channel, job)) return
-    this.#coordinator.waitFor(
-      () => this.#dispatcher!.command(channel, job),
-      () => `channel ${channel}: the peer took nothing`,
-    )
   }
 }
 

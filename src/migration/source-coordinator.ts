@@ -1,6 +1,5 @@
 // The source's coordinator: connects, sends set-up, passes, switchover and device state, and waits for the word.
 
-import type { SendHandOver } from '../channel/send.js'
 import type { ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
 import { connectTo } from '../io/connect.js'
@@ -28,6 +27,7 @@ import {
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
 import { RamSave } from './ram-save.js'
 import { ReturnPath } from './return-path.js'
+import { SendChannels } from './send-channels.js'
 import type { Figures } from './statistics.js'
 
 const LOOK_MS = 100
@@ -68,6 +68,7 @@ class SourceRun {
   readonly #writer: StreamWriter
   readonly #ram: RamSave
   readonly #returnPath: ReturnPath | undefined
+  readonly #channels: SendChannels | undefined
 
   constructor(coordinator: Coordinator, plan: SourcePlan) {
     const { parameters } = coordinator
@@ -78,8 +79,11 @@ class SourceRun {
     this.#writer = new StreamWriter(main)
     this.#returnPath = parameters.returnPath ? new ReturnPath(main.fd) : undefined
     const detection = zeroPagesAt(parameters, plan.machineType)
+    const blocks = plan.blocks.map((handle) => RamBlock.from(handle))
+    if (parameters.multifd) this.#channels = new SendChannels(coordinator, blocks[0]!.pageSize, plan.blocks)
     this.#ram = new RamSave(coordinator, this.#writer, {
-      blocks: plan.blocks.map((handle) => RamBlock.from(handle)),
+      blocks,
+      channels: this.#channels,
       flush: dialect.flush,
       findZeroPages: detection === 'coordinator',
     })
@@ -117,7 +121,7 @@ class SourceRun {
 
   // In order, and each with its initial packet at once: QEMU's destinations read it in their main loop.
   #connectChannels(): void {
-    const { destination, uuid, blocks } = this.#plan
+    const { destination, uuid } = this.#plan
     const packet = new PinnedBuffer(INITIAL_PACKET_SIZE)
     const vector = new IoVector(1)
     for (let id = 0; id < this.#coordinator.shm.channels; id++) {
@@ -126,9 +130,9 @@ class SourceRun {
       encodeInitialPacket(packet.view, 0, { uuid: uuid === undefined ? undefined : parseUuid(uuid), id })
       vector.reset()
       vector.push({ address: packet.address, size: INITIAL_PACKET_SIZE }, 0, INITIAL_PACKET_SIZE)
-      new DescriptorChannel(fd, id, () => this.#coordinator.checkStopped()).writeFull(vector)
-      const handOver: SendHandOver = { fd, pageSize: this.#ram.pageSize, blocks }
-      this.#coordinator.handOver(id, handOver, true)
+      const channel = new DescriptorChannel(fd, id, this.#coordinator.channelWait(id))
+      channel.writeFull(vector)
+      this.#channels!.add(channel)
     }
   }
 
@@ -225,8 +229,8 @@ class SourceRun {
     this.#writer.putBytes(this.#plan.deviceState)
     this.#writer.flush()
     this.#ram.countMain()
-    this.#ram.quit()
     this.#awaitWord()
+    this.#channels?.quit()
     shm.succeed()
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, 0)
     const figures: Partial<Figures> = { downtime: performance.now() - stopped }

@@ -1,10 +1,12 @@
 // The source: migrates a program's RAM blocks, or what a snapshot holds, to a destination.
 
+import { availableParallelism } from 'node:os'
 import { MultifdError } from '../errors.js'
 import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js'
 import type { Logger } from '../log.js'
 import { isStreamSocket } from '../os/socket.js'
 import type { RamBlock } from '../ram/block.js'
+import { DirtyBitmap } from '../ram/dirty-bitmap.js'
 import { parseUuid } from '../wire/bytes.js'
 import { encodeEof, encodeVmdescHeader } from '../wire/stream.js'
 import { Migration } from './migration.js'
@@ -74,6 +76,7 @@ export class MigrationSource extends Migration {
     this.#checkTransport(parsed)
     const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid } = this.#options
     const addresses = await resolveUri(parsed, false)
+    if (!this.busy) await this.settled()
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
     if (this.busy) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
     const plan: SourcePlan = {
@@ -93,6 +96,8 @@ export class MigrationSource extends Migration {
         channel: new URL('../../workers/send.js', import.meta.url),
         pageSize: ram[0]!.pageSize,
         totalBytes: ram.reduce((sum, { size }) => sum + size, 0),
+        dirtyWords: ram.reduce((sum, { pages }) => sum + DirtyBitmap.words(pages), 0),
+        startAtOnce: Math.max(2, availableParallelism()),
         plan,
         channelPlan: { findZeroPages: zeroPagesAt(this.parameters, machineType) === 'channels' },
         signal: options.signal,

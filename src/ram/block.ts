@@ -254,6 +254,18 @@ export class RamBlock {
     return mask
   }
 
+  /** Whether any of `count` pages from `first` on is zero. All must lie in the block. */
+  hasZeroPage(first: number, count: number): boolean {
+    if (this.#memory && !this.populated) {
+      this.#kernel ??= pageKernel(this.#memory)
+      return this.#kernel.findZeroPage(first, count, this.pageShift) < count
+    }
+    for (let done = 0; done < count; done += ZERO_MASK_PAGES) {
+      if (this.zeroPages(first + done, Math.min(ZERO_MASK_PAGES, count - done)) !== 0) return true
+    }
+    return false
+  }
+
   /**
    * Makes a range of a mapped file writable for code of ours. Where the disk is full, the kernel refuses this with an
    * error; a write to the memory itself would end the process.

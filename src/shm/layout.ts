@@ -4,10 +4,12 @@
 //
 //   control   CONTROL_WORDS int32
 //   channels  n × CHANNEL_WORDS int32
-//   counters  (n + 1) × COUNTER_WORDS int64   the coordinator's are the last
+//   counters  (n + 1) × COUNTER_WORDS float64   the coordinator's are the last
 //   jobs      n × RING_DEPTH int32            the slot or command at each place of a channel's ring
 //   slots     (n × RING_DEPTH + 1) × slotWords uint32
 //   packets   n × PACKET.size bytes              each its channel's own
+//   dirty     dirtyWords uint32                  C's own: a bit for every page that is to be sent
+//   batch     a list of runs                     C's own
 
 import { packetHeaderSize } from '../wire/multifd-packet.js'
 import { runWords } from './page-runs.js'
@@ -33,10 +35,12 @@ export const CONTROL = {
   faults: 6,
   /** Number of the next packet. H adds. */
   packetNum: 7,
-  /** Threads that have not loaded their code yet. Written before they start; each takes itself off. */
+  /** Threads that have not loaded their code yet. The embedding thread adds them; each takes itself off. */
   loading: 8,
+  /** 1 once channels' threads that have ended may go. C writes. */
+  dismissed: 9,
 } as const
-export const CONTROL_WORDS = 9
+export const CONTROL_WORDS = 10
 
 /** Words of one channel's area. */
 export const CHANNEL = {
@@ -48,14 +52,14 @@ export const CHANNEL = {
   tail: 2,
   /** SYNC packets sent, or on the destination reached. H writes. */
   syncs: 3,
-  /** One of {@link CHANNEL_STATE}. H writes. */
+  /** One of {@link CHANNEL_STATE}. The embedding thread writes that it starts, H the rest. */
   state: 4,
   /** OS thread id while the thread lives, 0 before and after. The thread itself writes. */
   tid: 5,
 } as const
 export const CHANNEL_WORDS = 6
 
-export const CHANNEL_STATE = { starting: 0, running: 1, ended: 2 } as const
+export const CHANNEL_STATE = { absent: 0, starting: 1, running: 2, ended: 3 } as const
 
 /** Counters of one thread, each written by that thread only. */
 export const COUNTER = {
@@ -105,10 +109,12 @@ export interface ShmShape {
   /** Multifd channels, 0 for the single-channel stream. */
   channels: number
   pagesPerPacket: number
+  /** Source: words of the bitmaps of pages to be sent. */
+  dirtyWords: number
 }
 
 /** Byte offsets of the areas, and the total. */
-export function shmOffsets({ channels, pagesPerPacket }: ShmShape) {
+export function shmOffsets({ channels, pagesPerPacket, dirtyWords }: ShmShape) {
   const slotWords = SLOT.runs + runWords(pagesPerPacket)
   const slotCount = channels * RING_DEPTH + 1
   const control = 0
@@ -117,6 +123,8 @@ export function shmOffsets({ channels, pagesPerPacket }: ShmShape) {
   const jobs = counters + 8 * (channels + 1) * COUNTER_WORDS
   const slots = jobs + 4 * channels * RING_DEPTH
   const packets = Math.ceil((slots + 4 * slotCount * slotWords) / 64) * 64
+  const dirty = packets + channels * PACKET.size
+  const batch = dirty + 4 * dirtyWords
   return {
     control,
     channelAreas,
@@ -126,6 +134,8 @@ export function shmOffsets({ channels, pagesPerPacket }: ShmShape) {
     packets,
     slotWords,
     slotCount,
-    total: packets + channels * PACKET.size,
+    dirty,
+    batch,
+    total: batch + 4 * runWords(pagesPerPacket),
   }
 }

@@ -78,6 +78,11 @@ export class SlotDispatcher {
     return ((this.#heads[channel]! - this.#shm.channelWord(channel, CHANNEL.tail)) | 0) < RING_DEPTH
   }
 
+  /** Number of channels that take part: the first ones. */
+  get active(): number {
+    return this.#active
+  }
+
   /** Lets one more channel take part; false when all do. */
   widen(): boolean {
     if (this.#active === this.#shm.channels) return false

@@ -104,8 +104,15 @@ export function encodePacketFields(view: DataView, at: number, header: PacketHea
   const used = header.normalPages + header.zeroPages
   if (used > header.pagesAlloc) throw argumentError(`packet has ${used} pages, expected at most ${header.pagesAlloc}`)
   encodeFixedPart(view, at, header.flags, header.pagesAlloc, header.packetNum)
+  encodePacketCounts(view, at, header)
+}
+
+/** Writes again only what differs between the packets of one channel: flags, counts, size and number. */
+export function encodePacketCounts(view: DataView, at: number, header: PacketHeader): void {
+  view.setUint32(at + FLAGS_AT, header.flags)
   view.setUint32(at + NORMAL_PAGES_AT, header.normalPages)
   view.setUint32(at + NEXT_PACKET_SIZE_AT, header.nextPacketSize)
+  writeU64(view, at + PACKET_NUM_AT, header.packetNum)
   view.setUint32(at + ZERO_PAGES_AT, header.zeroPages)
 }
 

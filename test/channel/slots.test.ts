@@ -20,7 +20,7 @@ function shared(words: number): Int32Array<SharedArrayBuffer> {
 for (const channels of [1, 2, 3]) {
   t.test(`${channels} channels: one owner at any time, every batch once, in order`, async (t) => {
     const batches = 40_000
-    const shm = MigrationShm.create({ channels, pagesPerPacket: PAGES })
+    const shm = MigrationShm.create({ channels, pagesPerPacket: PAGES, dirtyWords: 0 })
     const { slots, slotWords, slotCount } = shmOffsets(shm.handle)
     const owners = shared(slotCount)
     const came = shared(batches)
@@ -66,7 +66,7 @@ for (const channels of [1, 2, 3]) {
 }
 
 t.test('a ring that is full takes no more, until a place is given back', (t) => {
-  const shm = MigrationShm.create({ channels: 1, pagesPerPacket: PAGES })
+  const shm = MigrationShm.create({ channels: 1, pagesPerPacket: PAGES, dirtyWords: 0 })
   const dispatcher = new SlotDispatcher(shm)
   const worker = new SlotWorker(shm, 0)
   let dispatched = 0
@@ -84,7 +84,7 @@ t.test('a ring that is full takes no more, until a place is given back', (t) => 
 })
 
 t.test('stopping wakes a channel that waits for work', async (t) => {
-  const shm = MigrationShm.create({ channels: 1, pagesPerPacket: PAGES })
+  const shm = MigrationShm.create({ channels: 1, pagesPerPacket: PAGES, dirtyWords: 0 })
   const workerData: SlotsTask = {
     handle: shm.handle,
     channel: 0,

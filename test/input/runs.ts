@@ -95,7 +95,7 @@ const NOBODY = { postMessage() {} } as unknown as MessagePort
  * through: every barrier finds them there. Closes `fd`.
  */
 export function receiveMain(fd: number, makeTarget: () => LoadTarget, channels: number): Ending {
-  const shm = MigrationShm.create({ channels, pagesPerPacket: 128 })
+  const shm = MigrationShm.create({ channels, pagesPerPacket: 128, dirtyWords: 0 })
   for (let channel = 0; channel < channels; channel++) {
     shm.setChannelWord(channel, CHANNEL.syncs, 0x7fffffff)
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.ended)

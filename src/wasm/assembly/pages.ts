@@ -72,6 +72,54 @@ export function vectorOf(runs: u32, count: u32, shift: u32, address: f64, pages:
   return <f64>(total << shift)
 }
 
+/**
+ * Moves pages from a bitmap, 32 to a word, to the end of a list of runs, clearing their bits, until the list has `most`
+ * pages. Before the list stand its number of runs and its number of pages.
+ *
+ * @returns the word to go on from; `words` when the bitmap is at its end
+ */
+export function takePages(bitmap: u32, words: u32, from: u32, most: u32, runs: u32): u32 {
+  let count = load<u32>(runs - RUN)
+  let pages = load<u32>(runs - RUN, 4)
+  let run = runs + count * RUN
+  let next: u32 = count > 0 ? load<u32>(run - RUN) + load<u32>(run - RUN, 4) : u32.MAX_VALUE
+  let word = from
+  while (word < words && pages < most) {
+    const at = bitmap + (word << 2)
+    let bits = load<u32>(at)
+    while (bits !== 0 && pages < most) {
+      const bit = ctz<u32>(bits)
+      const length = min<u32>(ctz<u32>(~(bits >> bit)), min<u32>(32 - bit, most - pages))
+      bits &= ~<u32>(((<u64>1 << length) - 1) << bit)
+      const page = (word << 5) + bit
+      if (page === next) store<u32>(run - RUN, load<u32>(run - RUN, 4) + length, 4)
+      else {
+        store<u32>(run, page)
+        store<u32>(run, length, 4)
+        run += RUN
+        count++
+      }
+      pages += length
+      next = page + length
+    }
+    store<u32>(at, bits)
+    if (bits === 0) word++
+  }
+  store<u32>(runs - RUN, count)
+  store<u32>(runs - RUN, pages, 4)
+  return word
+}
+
+/** Index of the first zero page among `count` from `first` on, counted from there; `count` when none is. */
+export function findZeroPage(first: u32, count: u32, shift: u32): u32 {
+  let at = first << shift
+  const size = (<u32>1) << shift
+  for (let i: u32 = 0; i < count; i++, at += size) {
+    if ((load<u64>(at) | load<u64>(at, 8)) === 0 && isZero(at, size)) return i
+  }
+  return count
+}
+
 /** Which of up to 32 pages from `first` on are zero: bit i for the i-th. */
 export function zeroPages(first: u32, count: u32, shift: u32): u32 {
   let zeros: u32 = 0
