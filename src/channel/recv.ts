@@ -11,7 +11,7 @@ import { RamBlock } from '../ram/block.js'
 import { checkPage, type LoadBlock, type LoadBlockHandle, loadBlockFrom } from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
 import type { MigrationShm } from '../shm/migration-shm.js'
-import type { PacketMemory } from '../shm/packet-memory.js'
+import type { HeaderMemory, PacketMemory } from '../shm/packet-memory.js'
 import type { PageRuns } from '../shm/page-runs.js'
 import {
   badOffset,
@@ -105,6 +105,7 @@ export class RecvLoop {
   readonly #method: RecvMethod = new NoneRecv()
   readonly #header: PacketHeader
   readonly #packet: PacketMemory
+  readonly #headerMemory: HeaderMemory
   readonly #packetRange: AddressRange
   readonly #vector: IoVector
   // Packets have one block each, and mostly the one of the packet before.
@@ -121,7 +122,8 @@ export class RecvLoop {
     this.#perPacket = perPacket
     this.#header = new PacketHeader(perPacket)
     this.#packet = context.packet
-    this.#packetRange = { address: context.packet.headerAddress, size: packetHeaderSize(perPacket) }
+    this.#headerMemory = context.packet.headers[0]!
+    this.#packetRange = { address: this.#headerMemory.address, size: packetHeaderSize(perPacket) }
     this.#vector = new IoVector(context.packet)
   }
 
@@ -129,7 +131,7 @@ export class RecvLoop {
     const headerSize = this.#packetRange.size
     let haveHeader = this.#readHeader()
     while (haveHeader) {
-      this.#decode()
+      if (!this.#acceptLikeBefore()) this.#decode()
       const { flags, nextPacketSize, normalPages, zeroPages } = this.#header
       const sync = (flags & MULTIFD_FLAG.sync) !== 0
       this.#vector.reset()
@@ -172,11 +174,38 @@ export class RecvLoop {
     return true
   }
 
+  // Almost every packet is like the one before: the kernel takes it apart. It leaves every other one, and all that is
+  // wrong, to `decode`, which knows what to say.
+  #acceptLikeBefore(): boolean {
+    const { kernel, normal, zero, nameAt } = this.#packet
+    const block = this.#block
+    if (!block || !this.#synced || this.#context.ending()) return false
+    const { flag } = this.#method
+    const { pageShift, pages } = block
+    const size = kernel.acceptPacket(
+      this.#headerMemory.at,
+      this.#perPacket,
+      nameAt,
+      flag,
+      pageShift,
+      pages,
+      normal.at,
+      zero.at,
+    )
+    if (size < 0) return false
+    const header = this.#header
+    header.flags = flag
+    header.nextPacketSize = size
+    header.normalPages = normal.pages
+    header.zeroPages = zero.pages
+    return true
+  }
+
   #decode(): void {
     const { channel } = this.#context
     const header = this.#header
     try {
-      decodePacketFields(this.#packet.header, 0, this.#perPacket, header)
+      decodePacketFields(this.#headerMemory.view, 0, this.#perPacket, header)
       const pages = header.normalPages + header.zeroPages
       if (pages === 0) return
       if (!this.#synced) throw new MultifdError('ERR_MULTIFD_BARRIER', 'pages came before the first SYNC')
@@ -202,26 +231,28 @@ export class RecvLoop {
   }
 
   #findBlock(): LoadBlock {
-    const view = this.#packet.header
+    const { view } = this.#headerMemory
     if (this.#block && sameIdstr(view, IDSTR_OFFSET, this.#block.idstrField)) return this.#block
     const blocks = this.#context.blocks()
     if (!blocks) throw new MultifdError('ERR_MULTIFD_BARRIER', 'pages came before the RAM set-up')
     const found = blocks.find(({ idstrField }) => sameIdstr(view, IDSTR_OFFSET, idstrField))
     if (!found) throw new MultifdError('ERR_MULTIFD_BLOCK', `unknown RAM block '${decodeIdstr(view, IDSTR_OFFSET)}'`)
     this.#block = found
+    this.#packet.name.set(found.idstrField)
     return found
   }
 
   // Offsets from number `from` on become runs of pages, each of which lies in the block.
   #decodeOffsets(runs: PageRuns, from: number, count: number): void {
-    const { kernel, header, headerAt } = this.#packet
+    const { view, at: headerAt } = this.#headerMemory
+    const { kernel } = this.#packet
     const block = this.#block!
     const at = headerAt + OFFSETS_OFFSET + 8 * from
     const found = count === 0 ? 0 : kernel.readOffsets(at, count, block.pageShift, block.pages, runs.at)
     if (found < 0) {
       const index = from + ((-found - 1) >> 1)
-      if ((found & 1) !== 0) throw badOffset(header, 0, index, block.pageSize)
-      checkPage(block, readOffset(header, 0, index))
+      if ((found & 1) !== 0) throw badOffset(view, 0, index, block.pageSize)
+      checkPage(block, readOffset(view, 0, index))
     }
     runs.wrote(found, count)
   }

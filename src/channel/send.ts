@@ -5,20 +5,15 @@ import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { SendMethod } from '../method/method.js'
 import { NoneSend } from '../method/none.js'
 import { RamBlock, type RamBlockHandle, ZERO_MASK_PAGES } from '../ram/block.js'
-import { COUNTER, JOB } from '../shm/layout.js'
+import { COUNTER, JOB, PACKETS_AT_ONCE } from '../shm/layout.js'
 import type { MigrationShm } from '../shm/migration-shm.js'
-import type { PacketMemory } from '../shm/packet-memory.js'
+import type { HeaderMemory, PacketMemory } from '../shm/packet-memory.js'
 import type { PageRuns } from '../shm/page-runs.js'
 import { type Slot, SlotWorker } from '../shm/slots.js'
 import {
-  clearOffsets,
   encodeBlockName,
   encodeIdstr,
-  encodePacketCounts,
-  encodePacketFields,
   encodeSyncPacket,
-  OFFSETS_OFFSET,
-  PacketHeader,
   packetHeaderSize,
   pagesPerPacket,
 } from '../wire/multifd-packet.js'
@@ -44,6 +39,16 @@ export function runSend(task: SendTask): ThreadOutcome {
   })
 }
 
+/** A packet's header in memory that serves one packet after the other. */
+interface Header {
+  memory: HeaderMemory
+  range: AddressRange
+  /** Index of the block that it names; -1 for none. */
+  named: number
+  /** Offsets that it has. */
+  slots: number
+}
+
 class SendLoop {
   readonly #shm: MigrationShm
   readonly #task: SendTask
@@ -51,24 +56,27 @@ class SendLoop {
   readonly #channel: DescriptorChannel
   readonly #blocks: { block: RamBlock; idstr: Uint8Array }[]
   readonly #method: SendMethod = new NoneSend()
-  readonly #header: PacketHeader
+  readonly #perPacket: number
   readonly #packet: PacketMemory
-  readonly #packetRange: AddressRange
+  readonly #headers: Header[]
   readonly #vector: IoVector
-  // What the header's memory has from the packet before: the block's name, and slots in use.
-  #named = -1
-  #slots = 0
+  // What is in the list and not sent yet.
+  #packets = 0
+  #normalPages = 0
+  #zeroPages = 0
 
   constructor(shm: MigrationShm, task: SendTask, { fd, pageSize, blocks }: SendHandOver) {
-    const perPacket = pagesPerPacket(pageSize)
+    this.#perPacket = pagesPerPacket(pageSize)
     this.#shm = shm
     this.#task = task
     this.#jobs = new SlotWorker(shm, task.channel)
     this.#channel = new DescriptorChannel(fd, task.channel, channelWait(shm, task.channel, task.stallTimeoutMs))
     this.#blocks = blocks.map((handle) => ({ block: RamBlock.from(handle), idstr: encodeIdstr(handle.idstr) }))
-    this.#header = new PacketHeader(perPacket)
     this.#packet = shm.packetMemory(task.channel)
-    this.#packetRange = { address: this.#packet.headerAddress, size: packetHeaderSize(perPacket) }
+    const size = packetHeaderSize(this.#perPacket)
+    this.#headers = this.#packet.headers.map((memory) => {
+      return { memory, range: { address: memory.address, size }, named: -1, slots: 0 }
+    })
     this.#vector = new IoVector(this.#packet)
   }
 
@@ -78,38 +86,47 @@ class SendLoop {
       if (job === undefined) throw new Stopped()
       if (job === JOB.quit) return
       if (job === JOB.sync) this.#sendSync()
-      else this.#sendPages(this.#jobs.slot(job))
+      else this.#addPages(this.#jobs.slot(job))
       this.#jobs.finish()
     }
   }
 
   #sendSync(): void {
-    encodeSyncPacket(this.#packet.header, 0, this.#header.pagesAlloc, this.#shm.nextPacketNum())
-    this.#named = -1
-    this.#slots = 0
-    this.#beginVector()
-    this.#send(0, 0)
+    const header = this.#headers[this.#packets]!
+    encodeSyncPacket(header.memory.view, 0, this.#perPacket, this.#shm.nextPacketNum())
+    header.named = -1
+    header.slots = 0
+    this.#vector.push(header.range, 0, header.range.size)
+    this.#packets++
+    this.#flush()
     this.#shm.reachSync(this.#task.channel)
   }
 
-  #sendPages(slot: Slot): void {
-    const header = this.#header
+  // Several packets go in one call while batches wait: what runs here has left the processor's cache after each.
+  #addPages(slot: Slot): void {
     const { block, idstr } = this.#blocks[slot.block]!
-    const { zero } = this.#packet
+    const { zero, kernel } = this.#packet
     zero.reset()
     const sort = this.#task.findZeroPages && hasZeroPages(slot.runs, block)
     const normal = sort ? this.#sortPages(slot.runs, block) : slot.runs
-    header.normalPages = normal.pages
-    header.zeroPages = zero.pages
-    header.packetNum = this.#shm.nextPacketNum()
-    header.flags = this.#method.flag
-    this.#beginVector()
-    if (normal.pages > 0) block.aboutToRead(normal)
-    header.nextPacketSize = normal.pages > 0 ? this.#method.prepare(normal, block, this.#vector) : 0
-    if (this.#named !== slot.block) this.#beginHeader(slot.block, idstr)
-    encodePacketCounts(this.#packet.header, 0, header)
-    this.#writeOffsets(normal, zero, block)
-    this.#send(normal.pages, zero.pages)
+    if (!this.#vector.hasRoom(1 + normal.pages)) this.#flush()
+    const header = this.#headers[this.#packets]!
+    if (header.named !== slot.block) this.#beginHeader(header, slot.block, idstr)
+    this.#vector.push(header.range, 0, header.range.size)
+    let size = 0
+    if (normal.pages > 0) {
+      block.aboutToRead(normal)
+      size = this.#method.prepare(normal, block, this.#vector)
+    }
+    const { flag } = this.#method
+    const number = this.#shm.nextPacketNum()
+    const { at } = header.memory
+    header.slots = kernel.encodePacket(at, flag, size, number, normal.at, zero.at, block.pageShift, header.slots)
+    this.#packets++
+    this.#normalPages += normal.pages
+    this.#zeroPages += zero.pages
+    // A compressor has room for one payload.
+    if (this.#packets === PACKETS_AT_ONCE || flag !== 0 || !this.#jobs.moreAfterThis) this.#flush()
   }
 
   // Into the packet's own lists.
@@ -130,34 +147,27 @@ class SendLoop {
   }
 
   // What stays from packet to packet is written for the first one only.
-  #beginHeader(index: number, idstr: Uint8Array): void {
-    encodePacketFields(this.#packet.header, 0, this.#header)
-    encodeBlockName(this.#packet.header, 0, idstr)
-    this.#named = index
+  #beginHeader(header: Header, index: number, idstr: Uint8Array): void {
+    const { view } = header.memory
+    encodeSyncPacket(view, 0, this.#perPacket, 0)
+    encodeBlockName(view, 0, idstr)
+    header.named = index
+    header.slots = 0
   }
 
-  #writeOffsets(normal: PageRuns, zero: PageRuns, { pageShift }: RamBlock): void {
-    const { kernel, headerAt, header } = this.#packet
-    const at = kernel.writeOffsets(normal.at, normal.count, pageShift, headerAt + OFFSETS_OFFSET)
-    if (zero.count > 0) kernel.writeOffsets(zero.at, zero.count, pageShift, at)
-    const slots = normal.pages + zero.pages
-    if (slots < this.#slots) clearOffsets(header, 0, slots, this.#header.pagesAlloc)
-    this.#slots = slots
-  }
-
-  #beginVector(): void {
-    this.#vector.reset()
-    this.#vector.push(this.#packetRange, 0, this.#packetRange.size)
-  }
-
-  #send(normalPages: number, zeroPages: number): void {
+  #flush(): void {
+    if (this.#packets === 0) return
     const { channel } = this.#task
     const bytes = this.#vector.length
     this.#channel.writeFull(this.#vector)
+    this.#vector.reset()
     this.#shm.count(channel, COUNTER.bytes, bytes)
-    this.#shm.count(channel, COUNTER.packets, 1)
-    if (normalPages > 0) this.#shm.count(channel, COUNTER.normalPages, normalPages)
-    if (zeroPages > 0) this.#shm.count(channel, COUNTER.zeroPages, zeroPages)
+    this.#shm.count(channel, COUNTER.packets, this.#packets)
+    this.#shm.count(channel, COUNTER.normalPages, this.#normalPages)
+    this.#shm.count(channel, COUNTER.zeroPages, this.#zeroPages)
+    this.#packets = 0
+    this.#normalPages = 0
+    this.#zeroPages = 0
   }
 }
 

@@ -6,7 +6,7 @@
 // coordinator sends the SYNC packets, for a barrier is one of all channels.
 
 import type { SendHandOver } from '../channel/send.js'
-import { DescriptorChannel } from '../io/descriptor-channel.js'
+import type { DescriptorChannel } from '../io/descriptor-channel.js'
 import { IoVector } from '../io/iovec.js'
 import { PinnedBuffer } from '../os/memory.js'
 import type { RamBlockHandle } from '../ram/block.js'
@@ -63,7 +63,10 @@ export class SendChannels {
         for (let left = WIDEN_MS; left > 0; left = until - performance.now()) {
           shm.coordinator.wait(left)
           this.#coordinator.checkStopped()
-          if (dispatcher.dispatch()) return this.spare.runs.reset()
+          if (dispatcher.dispatch()) {
+            this.spare.runs.reset()
+            return
+          }
         }
       } while (this.#widen())
       this.#coordinator.waitFor(

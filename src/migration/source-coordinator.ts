@@ -114,9 +114,9 @@ class SourceRun {
     })
   }
 
-  #connect(addresses: SocketAddress[]): number {
+  #connect(addresses: SocketAddress[], shared = false): number {
     const { connectTimeoutMs } = this.#coordinator.parameters
-    return connectTo(addresses, connectTimeoutMs, () => this.#coordinator.checkStopped())
+    return connectTo(addresses, connectTimeoutMs, () => this.#coordinator.checkStopped(), shared)
   }
 
   // In order, and each with its initial packet at once: QEMU's destinations read it in their main loop.
@@ -126,7 +126,8 @@ class SourceRun {
     const vector = new IoVector(1)
     for (let id = 0; id < this.#coordinator.shm.channels; id++) {
       if ('fd' in destination) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'channels over one descriptor')
-      const fd = this.#coordinator.own(this.#connect(destination.addresses))
+      const shared = this.#coordinator.shm.channels > 1
+      const fd = this.#coordinator.own(this.#connect(destination.addresses, shared))
       encodeInitialPacket(packet.view, 0, { uuid: uuid === undefined ? undefined : parseUuid(uuid), id })
       vector.reset()
       vector.push({ address: packet.address, size: INITIAL_PACKET_SIZE }, 0, INITIAL_PACKET_SIZE)

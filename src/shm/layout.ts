@@ -92,14 +92,20 @@ export const PACKET_PAGES_MAX = 512
 
 const packetHeader = packetHeaderSize(PACKET_PAGES_MAX)
 const packetRuns = Math.ceil((4 * runWords(PACKET_PAGES_MAX)) / 16) * 16
-/** A channel's packet, bytes: header, lists of runs, and a scatter-gather list with room for two entries more. */
+/** Packets that a sending channel hands to the kernel in one call, where so many batches wait. */
+export const PACKETS_AT_ONCE = 4
+const packetLists = PACKETS_AT_ONCE * packetHeader
+const packetName = packetLists + 2 * packetRuns + 16
+/** A channel's packets, bytes: headers, lists of runs, a block's name, and a scatter-gather list. */
 export const PACKET = {
   header: 0,
-  normal: packetHeader,
-  zero: packetHeader + packetRuns,
-  staged: packetHeader + 2 * packetRuns,
-  vector: packetHeader + 2 * packetRuns + 16,
-  size: packetHeader + 2 * packetRuns + 16 + IOVEC_SIZE * (PACKET_PAGES_MAX + 2),
+  headerSize: packetHeader,
+  normal: packetLists,
+  zero: packetLists + packetRuns,
+  staged: packetLists + 2 * packetRuns,
+  name: packetName,
+  vector: packetName + 256,
+  size: packetName + 256 + IOVEC_SIZE * (PACKET_PAGES_MAX + 2 * PACKETS_AT_ONCE),
 } as const
 
 /** What a place of a ring holds besides slot numbers, which are 0 and up. */

@@ -1,7 +1,16 @@
 // One thread's view of a migration's shared memory: the only place that reads and writes its words.
 
 import { makeSharedMemory, type SharedMemory } from '../wasm/kernel.js'
-import { CHANNEL, CHANNEL_WORDS, CONTROL, CONTROL_WORDS, COUNTER_WORDS, PACKET, type ShmShape, shmOffsets } from './layout.js'
+import {
+  CHANNEL,
+  CHANNEL_WORDS,
+  CONTROL,
+  CONTROL_WORDS,
+  COUNTER_WORDS,
+  PACKET,
+  type ShmShape,
+  shmOffsets,
+} from './layout.js'
 import { PacketMemory } from './packet-memory.js'
 import { PageRuns } from './page-runs.js'
 import { Semaphore } from './semaphore.js'

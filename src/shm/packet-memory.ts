@@ -1,17 +1,24 @@
-// The memory in which one channel puts a packet together or takes it apart: header, pages as runs, scatter-gather list.
-// It is a part of the migration's, so that the page kernel's one instance reaches it.
+// The memory in which one channel puts packets together or takes them apart: headers, pages as runs, scatter-gather list.
+// It is part of the migration's, so that the page kernel's one instance reaches it.
 
 import { addressOf } from '../os/memory.js'
 import { makeSharedMemory, type PageKernel, pageKernel, type SharedMemory } from '../wasm/kernel.js'
-import { PACKET, PACKET_PAGES_MAX } from './layout.js'
+import { PACKET, PACKET_PAGES_MAX, PACKETS_AT_ONCE } from './layout.js'
 import { PageRuns } from './page-runs.js'
+
+/** A header's bytes, and where they are: from the memory's start, and for system calls. */
+export interface HeaderMemory {
+  view: DataView<SharedArrayBuffer>
+  at: number
+  address: number
+}
 
 export class PacketMemory {
   readonly kernel: PageKernel
-  /** The header's bytes, and where they are: from the memory's start, and for system calls. */
-  readonly header: DataView<SharedArrayBuffer>
-  readonly headerAt: number
-  readonly headerAddress: number
+  readonly headers: readonly HeaderMemory[]
+  /** A block's name as a header has it: where it is, and its bytes. */
+  readonly nameAt: number
+  readonly name: Uint8Array<SharedArrayBuffer>
   /** Pages with data. */
   readonly normal: PageRuns
   /** Pages that are zero. */
@@ -31,9 +38,12 @@ export class PacketMemory {
     const base = addressOf(new Uint8Array(buffer))
     this.#memory = memory
     this.kernel = kernel
-    this.headerAt = at + PACKET.header
-    this.headerAddress = base + this.headerAt
-    this.header = new DataView(buffer, this.headerAt, PACKET.normal - PACKET.header)
+    this.headers = Array.from({ length: PACKETS_AT_ONCE }, (_, i) => {
+      const headerAt = at + PACKET.header + i * PACKET.headerSize
+      return { at: headerAt, address: base + headerAt, view: new DataView(buffer, headerAt, PACKET.headerSize) }
+    })
+    this.nameAt = at + PACKET.name
+    this.name = new Uint8Array(buffer, this.nameAt, PACKET.vector - PACKET.name)
     this.normal = new PageRuns(buffer, at + PACKET.normal, PACKET_PAGES_MAX)
     this.zero = new PageRuns(buffer, at + PACKET.zero, PACKET_PAGES_MAX)
     this.staged = new PageRuns(buffer, at + PACKET.staged, 1)

@@ -146,6 +146,11 @@ export class SlotWorker {
     return this.#table.jobs[this.#channel * RING_DEPTH + (this.#tail % RING_DEPTH)]
   }
 
+  /** Whether another job waits behind the one that {@link next} returned. */
+  get moreAfterThis(): boolean {
+    return this.#shm.channelWord(this.#channel, CHANNEL.head) !== ((this.#tail + 1) | 0)
+  }
+
   /** A slot that {@link next} returned; this channel's until {@link finish}. */
   slot(number: number): Slot {
     return this.#table.slot(number)

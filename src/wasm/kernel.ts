@@ -12,6 +12,26 @@ export interface PageKernel {
   writeOffsets(runs: number, count: number, shift: number, at: number): number
   readOffsets(at: number, count: number, shift: number, pages: number, runs: number): number
   vectorOf(runs: number, count: number, shift: number, address: number, pages: number, vector: number): number
+  encodePacket(
+    header: number,
+    flags: number,
+    size: number,
+    packetNum: number,
+    normal: number,
+    zero: number,
+    shift: number,
+    before: number,
+  ): number
+  acceptPacket(
+    header: number,
+    capacity: number,
+    name: number,
+    method: number,
+    shift: number,
+    pages: number,
+    normal: number,
+    zero: number,
+  ): number
   takePages(bitmap: number, words: number, from: number, most: number, runs: number): number
   findZeroPage(first: number, count: number, shift: number): number
   zeroPages(first: number, count: number, shift: number): number

@@ -212,7 +212,10 @@ export function readOffset(view: DataView, at: number, index: number): number {
 /** A 64-bit word for a message. */
 export function hexU64(view: DataView, at: number): string {
   const high = view.getUint32(at).toString(16)
-  return `0x${high === '0' ? '' : high}${view.getUint32(at + 4).toString(16).padStart(high === '0' ? 1 : 8, '0')}`
+  return `0x${high === '0' ? '' : high}${view
+    .getUint32(at + 4)
+    .toString(16)
+    .padStart(high === '0' ? 1 : 8, '0')}`
 }
 
 function checkMethod(method: number): void {

@@ -2,8 +2,8 @@
 
 import t from 'tap'
 import { encodeIdstr, encodeSyncPacket } from '../../src/wire/multifd-packet.js'
-import { encodePacketHeader, WholeHeader } from '../support/packet-codec.js'
 import { listCaptures, loadCapture } from '../support/captures.js'
+import { encodePacketHeader, WholeHeader } from '../support/packet-codec.js'
 import { Arena, PAGE } from './arena.js'
 import { Seen } from './bytes.js'
 import { FileFeed } from './feed.js'

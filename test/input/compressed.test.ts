@@ -8,20 +8,16 @@ import type { CompressedRecv } from '../../src/method/compressed.js'
 import { zlibRecv } from '../../src/method/zlib.js'
 import { zstdRecv } from '../../src/method/zstd.js'
 import type { RamBlock } from '../../src/ram/block.js'
+import { PageRuns } from '../../src/shm/page-runs.js'
 import { viewOf } from '../../src/wire/bytes.js'
-import {
-  decodeIdstr,
-  IDSTR_OFFSET,
-  MULTIFD_FLAG,
-} from '../../src/wire/multifd-packet.js'
+import { decodeIdstr, IDSTR_OFFSET, MULTIFD_FLAG } from '../../src/wire/multifd-packet.js'
 import { listCaptures, loadCapture } from '../support/captures.js'
+import { decodePacketHeader, WholeHeader } from '../support/packet-codec.js'
 import { Arena } from './arena.js'
 import { FileFeed } from './feed.js'
 import { damage, seededRandom } from './random.js'
 import { type Ending, endingOf, FULL, Tally } from './runs.js'
 import { type ChannelStream, HEADER_SIZE, splitChannel, splitMain } from './streams.js'
-import { PageRuns } from '../../src/shm/page-runs.js'
-import { decodePacketHeader, WholeHeader } from '../support/packet-codec.js'
 
 const RUNS = FULL ? 50_000 : 1000
 const CUT_STRIDE = FULL ? 1 : 503

@@ -3,11 +3,7 @@
 import { viewOf } from '../../src/wire/bytes.js'
 import { COMMAND, decodeCommand } from '../../src/wire/command.js'
 import { INITIAL_PACKET_SIZE } from '../../src/wire/multifd-initial.js'
-import {
-  METHOD_MASK,
-  MULTIFD_FLAG,
-  packetHeaderSize,
-} from '../../src/wire/multifd-packet.js'
+import { METHOD_MASK, MULTIFD_FLAG, packetHeaderSize } from '../../src/wire/multifd-packet.js'
 import {
   decodeBlockName,
   decodeRamSetup,
@@ -29,9 +25,9 @@ import {
 import { locateStreamEnd } from '../../src/wire/stream-end.js'
 import { decodeVirtioMemEarly } from '../../src/wire/virtio-mem.js'
 import type { Capture } from '../support/captures.js'
+import { decodePacketHeader, WholeHeader } from '../support/packet-codec.js'
 import { type BlockShape, PAGE } from './arena.js'
 import { concatBytes } from './bytes.js'
-import { decodePacketHeader, WholeHeader } from '../support/packet-codec.js'
 
 const PAGES = 128
 export const HEADER_SIZE = packetHeaderSize(PAGES)

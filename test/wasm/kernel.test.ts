@@ -57,7 +57,9 @@ t.test('offsets are read into runs, in their order', async () => {
       const expected = runsOf(pages)
       return (
         found === expected.length &&
-        expected.every(([first, count], i) => words[RUNS / 4 + 2 * i] === first && words[RUNS / 4 + 2 * i + 1] === count)
+        expected.every(
+          ([first, count], i) => words[RUNS / 4 + 2 * i] === first && words[RUNS / 4 + 2 * i + 1] === count,
+        )
       )
     }),
   )

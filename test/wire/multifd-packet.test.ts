@@ -11,6 +11,7 @@ import {
   pagesPerPacket,
   sameIdstr,
 } from '../../src/wire/multifd-packet.js'
+import { decodePacketHeader, encodePacketHeader, WholeHeader } from '../support/packet-codec.js'
 import {
   badFields,
   encoded,
@@ -22,7 +23,6 @@ import {
   throwsCode,
   U64_EDGES,
 } from './helpers.js'
-import { decodePacketHeader, encodePacketHeader, WholeHeader } from '../support/packet-codec.js'
 
 const N = 128
 

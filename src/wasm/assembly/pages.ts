@@ -9,6 +9,20 @@ const RUN: u32 = 8
 const OFFSET: u32 = 8
 const IOVEC: u32 = 16
 
+// A packet's header, as src/wire/multifd-packet.ts has it.
+const MAGIC: u32 = 0x11223344
+const VERSION: u32 = 1
+const FLAGS: u32 = 8
+const PAGES_ALLOC: u32 = 12
+const NORMAL_PAGES: u32 = 16
+const NEXT_PACKET_SIZE: u32 = 20
+const PACKET_NUM: u32 = 24
+const ZERO_PAGES: u32 = 32
+const NAME: u32 = 64
+const NAME_SIZE: u32 = 256
+const OFFSETS: u32 = 320
+const MAX_PAYLOAD: u32 = 1048576
+
 /** Writes the byte offsets of the runs' pages, big-endian; returns where they end. */
 export function writeOffsets(runs: u32, count: u32, shift: u32, at: u32): u32 {
   const end = runs + count * RUN
@@ -73,6 +87,83 @@ export function vectorOf(runs: u32, count: u32, shift: u32, address: f64, pages:
 }
 
 /**
+ * Completes a packet's header, of which magic, version, pages_alloc and the block's name are there: flags, counts, size,
+ * number, and the offsets of both lists. `before` is how many offsets the packet before had.
+ */
+export function encodePacket(
+  header: u32,
+  flags: u32,
+  size: u32,
+  number: f64,
+  normal: u32,
+  zero: u32,
+  shift: u32,
+  before: u32,
+): u32 {
+  const normalPages = load<u32>(normal - RUN, 4)
+  const zeroPages = load<u32>(zero - RUN, 4)
+  store<u32>(header + FLAGS, bswap<u32>(flags))
+  store<u32>(header + NORMAL_PAGES, bswap<u32>(normalPages))
+  store<u32>(header + NEXT_PACKET_SIZE, bswap<u32>(size))
+  store<u64>(header + PACKET_NUM, bswap<u64>(<u64>number))
+  store<u32>(header + ZERO_PAGES, bswap<u32>(zeroPages))
+  let at = writeOffsets(normal, load<u32>(normal - RUN), shift, header + OFFSETS)
+  at = writeOffsets(zero, load<u32>(zero - RUN), shift, at)
+  const end = header + OFFSETS + before * OFFSET
+  for (; at < end; at += OFFSET) store<u64>(at, 0)
+  return normalPages + zeroPages
+}
+
+/**
+ * Takes a packet apart that is like the one before: pages of the same block by the same method, and no SYNC. Fills both
+ * lists and their counts.
+ *
+ * @returns bytes of payload, or -1 for anything else, and for whatever is wrong: the caller then looks closer
+ */
+export function acceptPacket(
+  header: u32,
+  capacity: u32,
+  name: u32,
+  method: u32,
+  shift: u32,
+  pages: f64,
+  normal: u32,
+  zero: u32,
+): i32 {
+  if (bswap<u32>(load<u32>(header)) !== MAGIC || bswap<u32>(load<u32>(header, 4)) !== VERSION) return -1
+  if (bswap<u32>(load<u32>(header + FLAGS)) !== method) return -1
+  const alloc = bswap<u32>(load<u32>(header + PAGES_ALLOC))
+  const normalPages = bswap<u32>(load<u32>(header + NORMAL_PAGES))
+  const zeroPages = bswap<u32>(load<u32>(header + ZERO_PAGES))
+  if (alloc > capacity || normalPages > alloc || zeroPages > alloc - normalPages) return -1
+  if (normalPages + zeroPages === 0) return -1
+  if (bswap<u64>(load<u64>(header + PACKET_NUM)) >> 53 !== 0) return -1
+  if (!sameName(header + NAME, name)) return -1
+  let size = bswap<u32>(load<u32>(header + NEXT_PACKET_SIZE))
+  if (normalPages === 0) size = 0
+  else if (method === 0) {
+    if (size !== normalPages << shift) return -1
+  } else if (size === 0 || size > MAX_PAYLOAD) return -1
+  const normalRuns = readOffsets(header + OFFSETS, normalPages, shift, pages, normal)
+  const zeroRuns = readOffsets(header + OFFSETS + normalPages * OFFSET, zeroPages, shift, pages, zero)
+  if (normalRuns < 0 || zeroRuns < 0) return -1
+  store<u32>(normal - RUN, normalRuns)
+  store<u32>(normal - RUN, normalPages, 4)
+  store<u32>(zero - RUN, zeroRuns)
+  store<u32>(zero - RUN, zeroPages, 4)
+  return size
+}
+
+function sameName(a: u32, b: u32): bool {
+  for (let i: u32 = 0; i < NAME_SIZE; i++) {
+    const byte = load<u8>(a + i)
+    if (byte !== load<u8>(b + i)) return false
+    if (byte === 0) return true
+  }
+  return false
+}
+
+/**
  * Moves pages from a bitmap, 32 to a word, to the end of a list of runs, clearing their bits, until the list has `most`
  * pages. Before the list stand its number of runs and its number of pages.
  *
@@ -90,7 +181,7 @@ export function takePages(bitmap: u32, words: u32, from: u32, most: u32, runs: u
     while (bits !== 0 && pages < most) {
       const bit = ctz<u32>(bits)
       const length = min<u32>(ctz<u32>(~(bits >> bit)), min<u32>(32 - bit, most - pages))
-      bits &= ~<u32>(((<u64>1 << length) - 1) << bit)
+      bits &= ~(<u32>((((<u64>1) << length) - 1) << bit))
       const page = (word << 5) + bit
       if (page === next) store<u32>(run - RUN, load<u32>(run - RUN, 4) + length, 4)
       else {

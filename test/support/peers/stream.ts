@@ -3,11 +3,7 @@
 import { parseUuid } from '../../../src/wire/bytes.js'
 import { COMMAND, type CommandNumber, encodeCommand } from '../../../src/wire/command.js'
 import { encodeInitialPacket, INITIAL_PACKET_SIZE } from '../../../src/wire/multifd-initial.js'
-import {
-  encodeIdstr,
-  encodeSyncPacket,
-  packetHeaderSize,
-} from '../../../src/wire/multifd-packet.js'
+import { encodeIdstr, encodeSyncPacket, packetHeaderSize } from '../../../src/wire/multifd-packet.js'
 import {
   encodeRamRecord,
   encodeRamSetup,
