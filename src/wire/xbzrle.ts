@@ -63,10 +63,16 @@ export function encodeXbzrle(
       into[out++] = bytes[from - 1]!
     }
     let stop = start + 1
+    // Where the last gap begins: a run that becomes too long ends there.
+    let gap = start
     const longest = Math.min(length, start + RUN_MAX)
-    for (let i = stop; i < longest && i - stop <= GAP_MAX; i++) if (old[beforeAt + i] !== bytes[i]) stop = i + 1
-    // Longer than a run, without a kept byte to part it.
-    if (stop < length && old[beforeAt + stop] !== bytes[stop]) return -1
+    for (let i = stop; i < longest && i - stop <= GAP_MAX; i++) {
+      if (old[beforeAt + i] === bytes[i]) continue
+      if (i > stop) gap = stop
+      stop = i + 1
+    }
+    if (stop < length && old[beforeAt + stop] !== bytes[stop]) stop = gap
+    if (stop === start) return -1
     left -= runSize(start - from) + runSize(stop - start) + stop - start
     if (left < 0) return -1
     out = writeRun(into, writeRun(into, out, start - from), stop - start)

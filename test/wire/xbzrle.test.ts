@@ -156,8 +156,10 @@ t.test('whatever changes comes out again, by our decoder and by the slow one', a
     fc.property(change, fc.nat(3), ({ before, after }, beforeAt) => {
       const runs = encode(before, after, before.length, 4 * beforeAt)
       const slow = slowEncode(before, after)
-      if (!runs) return slow === undefined || slow.length + 12 > before.length
-      if (slow && runs.length > slow.length) return false
+      // A run that takes a gap in may need one byte more for its length.
+      const more = before.length / 128
+      if (!runs) return slow === undefined || slow.length + more > before.length
+      if (slow && runs.length > slow.length + more) return false
       if (Buffer.compare(slowDecode(runs, before), after) !== 0) return false
       if (slow && Buffer.compare(decoded(Uint8Array.from(slow), before), after) !== 0) return false
       return Buffer.compare(decoded(runs, before), after) === 0
