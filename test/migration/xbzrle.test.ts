@@ -91,7 +91,7 @@ t.test('a writer thread changes a little of each page, over several passes', asy
   const figures = await migrate(
     ram,
     theirs,
-    { ...XBZRLE, xbzrleCacheSize: 512 * 1024, maxBandwidth: 3e6, downtimeLimit: 0 },
+    { ...XBZRLE, xbzrleCacheSize: 512 * 1024, maxBandwidth: 6e6, downtimeLimit: 0 },
     {
       onPass: (info) => {
         passes.push(info)
