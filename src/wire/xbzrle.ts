@@ -20,6 +20,8 @@ const RUN_MAX = 0x3fff
 
 // Kept bytes between two changes that are cheaper to send along than to name: a new run takes two bytes or more.
 const GAP_MAX = 2
+// Bytes from which on a call is cheaper than a loop.
+const COPY_MIN = 64
 
 /** Memory as bytes and as the same memory's words. */
 export interface ByteWords {
@@ -44,7 +46,8 @@ export function encodeXbzrle(
   room: number,
 ): number {
   const old = before.bytes
-  const { bytes } = now
+  const oldWords = before.words
+  const { bytes, words } = now
   const { length } = bytes
   let left = room
   let out = at
@@ -66,17 +69,25 @@ export function encodeXbzrle(
     // Where the last gap begins: a run that becomes too long ends there.
     let gap = start
     const longest = Math.min(length, start + RUN_MAX)
-    for (let i = stop; i < longest && i - stop <= GAP_MAX; i++) {
-      if (old[beforeAt + i] === bytes[i]) continue
-      if (i > stop) gap = stop
-      stop = i + 1
+    for (let i = stop; i < longest && i - stop <= GAP_MAX; ) {
+      const four = (i & 3) === 0 && i + 4 <= longest && allDiffer(oldWords[(beforeAt + i) / 4]! ^ words[i / 4]!)
+      const width = four ? 4 : 1
+      if (four || old[beforeAt + i] !== bytes[i]) {
+        if (i > stop) gap = stop
+        stop = i + width
+      }
+      i += width
     }
     if (stop < length && old[beforeAt + stop] !== bytes[stop]) stop = gap
     if (stop === start) return -1
     left -= runSize(start - from) + runSize(stop - start) + stop - start
     if (left < 0) return -1
     out = writeRun(into, writeRun(into, out, start - from), stop - start)
-    for (let i = start; i < stop; i++) into[out++] = bytes[i]!
+    if (stop - start < COPY_MIN) for (let i = start; i < stop; i++) into[out++] = bytes[i]!
+    else {
+      into.set(bytes.subarray(start, stop), out)
+      out += stop - start
+    }
     from = stop
   }
 }
@@ -106,6 +117,11 @@ function nextDifference(before: ByteWords, beforeAt: number, now: ByteWords, fro
   i = w * 4
   while (old[beforeAt + i] === bytes[i]) i++
   return i
+}
+
+/** Whether no byte of two words' exclusive-or is zero. */
+function allDiffer(difference: number): boolean {
+  return ((difference - 0x01010101) & ~difference & 0x80808080) === 0
 }
 
 function runSize(value: number): number {
