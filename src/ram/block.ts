@@ -16,6 +16,7 @@ import {
 } from '../os/memory.js'
 import { SharedBitmap } from '../shm/bitmap.js'
 import { encodeIdstr } from '../wire/multifd-packet.js'
+import { FileHoles, type FilePlace } from './file-holes.js'
 
 /** Largest block that {@link RamBlock.allocate} makes: what a shared WebAssembly.Memory can hold. */
 export const ALLOCATE_MAX = 2 ** 32
@@ -42,6 +43,8 @@ export interface RamBlockHandle {
   dirty: SharedArrayBuffer
   /** Pages that have data; the others are zero whatever lies there. Absent: the memory itself tells. */
   populated?: SharedArrayBuffer
+  /** The mapped file, where its holes can be asked for. */
+  file?: FilePlace
 }
 
 export class RamBlock {
@@ -56,6 +59,7 @@ export class RamBlock {
   /** The memory as words where it is JavaScript's. */
   readonly words: Int32Array | undefined
   readonly #windows: Uint8Array[] = []
+  readonly #holes: FileHoles | undefined
   #whole: Uint8Array | undefined
   #mapping: Mapping | undefined
 
@@ -68,6 +72,7 @@ export class RamBlock {
     this.dirty = new SharedBitmap(this.pages, handle.dirty)
     this.populated = handle.populated && new SharedBitmap(this.pages, handle.populated)
     this.words = handle.memory && new Int32Array(handle.memory, 0, handle.size / 4)
+    this.#holes = handle.file && new FileHoles(handle.file)
     this.#mapping = mapping
   }
 
@@ -142,6 +147,10 @@ export class RamBlock {
       const dirty = new SharedBitmap(size / pageSize).buffer
       const handle: RamBlockHandle = { idstr, size, pageSize, address: mapping.address, dirty }
       if (options.populated) handle.populated = options.populated.buffer
+      else if (FileHoles.trusted(path)) {
+        handle.file = { fd, offset }
+        fd = undefined
+      }
       return new RamBlock(handle, mapping)
     } catch (cause) {
       throw cause instanceof MultifdError ? cause : fileError(path, cause)
@@ -161,6 +170,7 @@ export class RamBlock {
     const handle: RamBlockHandle = { idstr, size, pageSize, address, dirty: dirty.buffer }
     if (memory) handle.memory = memory
     if (populated) handle.populated = populated.buffer
+    if (this.#holes) handle.file = this.#holes.place
     return handle
   }
 
@@ -224,6 +234,7 @@ export class RamBlock {
   isZeroPage(page: number): boolean {
     if (this.populated && !this.populated.has(page)) return true
     const offset = page * this.pageSize
+    if (this.#holes?.isHole(offset, this.pageSize)) return true
     // Two words of JavaScript's settle almost every page that has data; the whole page is compared only then.
     if (this.words && (this.words[offset / 4] !== 0 || this.words[(offset + this.pageSize) / 4 - 1] !== 0)) return false
     return isZero(this.address + offset, this.pageSize)
@@ -249,6 +260,8 @@ export class RamBlock {
   /** Unmaps a mapped file. No thread may use the block afterwards. Idempotent. */
   close(): void {
     this.#windows.length = 0
+    // Of those that know the file, only the block that mapped it holds it open.
+    if (this.#mapping && this.#holes) closeSync(this.#holes.place.fd)
     this.#mapping?.unmap()
     this.#mapping = undefined
   }
