@@ -37,6 +37,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   #totalTime: number | undefined
   #pageSize = 0
   #totalBytes = 0
+  #xbzrleCacheSize: number | undefined
 
   protected constructor(parameters: MigrationParameters, logger: Logger | undefined) {
     super()
@@ -60,6 +61,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
       pageSize: this.#pageSize,
       setupTime: this.#setupTime,
       figures: this.#figures,
+      xbzrleCacheSize: this.#xbzrleCacheSize,
     })
   }
 
@@ -91,7 +93,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   /** Runs one migration in its threads; resolves to its figures, rejects with its first error. */
   protected async run(options: RunOptions): Promise<MigrationStatistics> {
     const { signal, onMessage, pageSize, totalBytes, ...rest } = options
-    const { multifd, multifdChannels } = this.parameters
+    const { multifd, multifdChannels, xbzrle, xbzrleCacheSize } = this.parameters
     let done: () => void
     const hasEverything = new Promise<undefined>((resolve) => {
       done = () => resolve(undefined)
@@ -103,6 +105,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     this.#figures = {}
     this.#pageSize = pageSize
     this.#totalBytes = totalBytes
+    this.#xbzrleCacheSize = rest.side === 'src' && xbzrle ? xbzrleCacheSize : undefined
     const threads = new MigrationThreads({
       ...rest,
       channels: multifd ? multifdChannels : 0,

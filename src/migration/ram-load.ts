@@ -15,7 +15,7 @@ import {
   type RamWord,
   splitRamWord,
 } from '../wire/ram.js'
-import { decodeXbzrle, XBZRLE_ENCODING } from '../wire/xbzrle.js'
+import { decodeXbzrle, XBZRLE_ENCODING, XBZRLE_HEADER_SIZE } from '../wire/xbzrle.js'
 import { type Coordinator, nameChannels } from './coordinator.js'
 
 const COUNT_EVERY = 1024
@@ -41,6 +41,8 @@ export class RamLoad {
   #barriers = 0
   #normalPages = 0
   #zeroPages = 0
+  #xbzrlePages = 0
+  #xbzrleBytes = 0
   #counted = 0
 
   constructor(coordinator: Coordinator, reader: StreamReader, options: RamLoadOptions) {
@@ -165,7 +167,8 @@ export class RamLoad {
     }
     decodeXbzrle(runs, block.open(page, block.inPlace ? undefined : this.#stage()))
     block.store(this.#one(block), this.#staging)
-    if (++this.#normalPages % COUNT_EVERY === 0) this.#count()
+    this.#xbzrleBytes += XBZRLE_HEADER_SIZE + length
+    if (++this.#xbzrlePages % COUNT_EVERY === 0) this.#count()
   }
 
   // The page of the record at hand.
@@ -186,9 +189,13 @@ export class RamLoad {
     shm.count(place, COUNTER.bytes, this.#reader.position - this.#counted)
     shm.count(place, COUNTER.normalPages, this.#normalPages)
     shm.count(place, COUNTER.zeroPages, this.#zeroPages)
+    shm.count(place, COUNTER.xbzrlePages, this.#xbzrlePages)
+    shm.count(place, COUNTER.xbzrleBytes, this.#xbzrleBytes)
     this.#counted = this.#reader.position
     this.#normalPages = 0
     this.#zeroPages = 0
+    this.#xbzrlePages = 0
+    this.#xbzrleBytes = 0
     this.#coordinator.checkStopped()
   }
 

@@ -3,13 +3,13 @@
 import type { StreamWriter } from '../io/stream-writer.js'
 import { type RamBlock, ZERO_MASK_PAGES } from '../ram/block.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
-import { COUNTER } from '../shm/layout.js'
 import type { PageRuns } from '../shm/page-runs.js'
 import { type PageKernel, pageKernel } from '../wasm/kernel.js'
 import { PACKET_DATA_SIZE } from '../wire/multifd-packet.js'
-import { encodeRamRecord, encodeRamWord, RAM_FLAG } from '../wire/ram.js'
+import { encodeRamWord, RAM_FLAG } from '../wire/ram.js'
 import type { Coordinator } from './coordinator.js'
 import { Pacer } from './pacer.js'
+import { RecordWriter } from './record-writer.js'
 import type { SendChannels } from './send-channels.js'
 
 const WAIT_MS = 100
@@ -35,7 +35,7 @@ export class RamSave {
   readonly #channels: SendChannels | undefined
   readonly #batchPages: number
   readonly #pacer: Pacer
-  #recordBlock = -1
+  readonly #records: RecordWriter
 
   constructor(coordinator: Coordinator, writer: StreamWriter, options: RamSaveOptions) {
     this.#coordinator = coordinator
@@ -54,6 +54,7 @@ export class RamSave {
     this.#channels = options.channels
     this.#batchPages = PACKET_DATA_SIZE / this.pageSize
     this.#pacer = new Pacer(coordinator.parameters.maxBandwidth)
+    this.#records = new RecordWriter(coordinator, writer, this.#pacer, options)
   }
 
   /** Pages still to be sent, as of the last {@link synchronise}. */
@@ -76,9 +77,14 @@ export class RamSave {
     return added
   }
 
-  /** Sends every dirty page once, as the records of one section; the barrier and EOS are the caller's. */
-  savePass(): void {
+  /**
+   * Sends every dirty page once, as the records of one section; the barrier and EOS are the caller's.
+   *
+   * @param last whether no pass follows it
+   */
+  savePass(last: boolean): void {
     this.#pacer.restart()
+    this.#records.beginPass(last)
     for (const [index, block] of this.#options.blocks.entries()) {
       if (!this.#channels) this.#eachRun(index, (first, count) => this.#writePages(index, block, first, count))
       else if (!this.#options.findZeroPages) this.#queueBlock(index, this.#channels)
@@ -87,6 +93,7 @@ export class RamSave {
         this.#closeBatch(index)
       }
     }
+    this.#records.endPass()
   }
 
   /** Ends a section's records: the barrier, in the peer's dialect, and EOS. */
@@ -166,53 +173,20 @@ export class RamSave {
   }
 
   #writeZero(index: number, block: RamBlock, page: number): void {
-    this.#record(index, block, page, RAM_FLAG.zero)
-    const writer = this.#writer
-    const at = writer.reserve(1)
-    writer.view.setUint8(at, 0)
-    writer.commit(at + 1)
-    this.#coordinator.shm.count(this.#coordinator.shm.coordinatorPlace, COUNTER.zeroPages, 1)
+    this.#records.writeZero(index, block, page)
   }
 
   #writePages(index: number, block: RamBlock, first: number, count: number): void {
-    const { pageSize } = block
-    for (let page = first; page < first + count; page++) {
-      if (this.#options.findZeroPages && block.isZeroPage(page)) {
-        this.#writeZero(index, block, page)
-        continue
-      }
-      this.#record(index, block, page, RAM_FLAG.page)
-      this.#writer.putRange(block, page * pageSize, pageSize)
-      if (++this.#normalPages === COUNT_EVERY) this.countMain()
-    }
+    this.#records.writePages(index, block, first, count)
   }
 
-  #normalPages = 0
-
-  #record(index: number, block: RamBlock, page: number, kind: typeof RAM_FLAG.zero | typeof RAM_FLAG.page): void {
-    const writer = this.#writer
-    const at = writer.reserve(8 + 256)
-    const idstr = index === this.#recordBlock ? undefined : block.idstr
-    writer.commit(encodeRamRecord(writer.view, at, page * block.pageSize, kind, idstr))
-    this.#recordBlock = index
-  }
-
-  #counted = 0
-
-  /** Brings the main channel's share of the counters up to date: so often that a reader sees it move. */
+  /** Brings the main channel's share of the counters up to date. */
   countMain(): void {
-    const { shm } = this.#coordinator
-    const bytes = this.#writer.bytes - this.#counted
-    this.#counted = this.#writer.bytes
-    shm.count(shm.coordinatorPlace, COUNTER.bytes, bytes)
-    shm.count(shm.coordinatorPlace, COUNTER.normalPages, this.#normalPages)
-    this.#normalPages = 0
-    this.#coordinator.checkStopped()
-    this.#pacer.sent(bytes, (ms) => {
-      shm.coordinator.wait(Math.min(ms, WAIT_MS))
-      this.#coordinator.checkStopped()
-    })
+    this.#records.count()
+  }
+
+  /** Bytes that a page of the next pass may take on the wire, where this one's took `bytes`. */
+  bytesPerPage(bytes: number): number {
+    return this.#records.bytesPerPage(bytes, this.pageSize)
   }
 }
-
-const COUNT_EVERY = 1024

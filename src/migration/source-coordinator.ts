@@ -193,7 +193,7 @@ class SourceRun {
       const began = performance.now()
       shm.setCounter(place, COUNTER.remaining, pages * this.#ram.pageSize)
       this.#beginSection(SECTION.part)
-      this.#ram.savePass()
+      this.#ram.savePass(false)
       this.#endSection()
       this.#returnPath?.poll()
       const durationMs = Math.max(performance.now() - began, 0.001)
@@ -204,7 +204,7 @@ class SourceRun {
       const remainingPages = this.#ram.pendingPages
       // Of the pass before, in pages and not in bytes: zero pages cost next to nothing to send, and some may be again.
       const bytesPerMs = bytes / durationMs
-      const expectedDowntime = (remainingPages * this.#ram.pageSize) / bytesPerMs
+      const expectedDowntime = (remainingPages * this.#ram.bytesPerPage(bytes)) / bytesPerMs
       const bandwidth = bytesPerMs * 1000
       this.#coordinator.tell({
         type: 'pass',
@@ -225,7 +225,7 @@ class SourceRun {
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, this.#ram.pendingPages * this.#ram.pageSize)
     if (this.#plan.switchoverStart) this.#command(COMMAND.switchoverStart)
     this.#beginSection(SECTION.end)
-    this.#ram.savePass()
+    this.#ram.savePass(true)
     this.#endSection()
     this.#writer.putBytes(this.#plan.deviceState)
     this.#writer.flush()

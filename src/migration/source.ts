@@ -58,6 +58,11 @@ export class MigrationSource extends Migration {
     this.#options = options
     this.#extras = extras
     if (options.ram.length === 0) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'there is no RAM block to migrate')
+    const { xbzrle, xbzrleCacheSize } = this.parameters
+    if (xbzrle && xbzrleCacheSize < options.ram[0]!.pageSize) {
+      const message = `parameter 'xbzrleCacheSize' is ${xbzrleCacheSize}: it must be no less than a target page`
+      throw new MultifdError('ERR_MULTIFD_ARGUMENT', message)
+    }
     const names = new Set(options.ram.map(({ idstr }) => idstr))
     if (names.size < options.ram.length) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'two RAM blocks have one name')
     if (options.uuid !== undefined) parseUuid(options.uuid)

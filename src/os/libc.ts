@@ -34,6 +34,7 @@ interface Libc {
   memcpy(to: Address, from: Address, length: number): Address
   memset(to: Address, byte: number, length: number): Address
   fallocate(fd: number, mode: number, offset: number, length: number): number
+  lseek(fd: number, offset: number, whence: number): number
   gettid(): number
   prctl(option: number, name: Uint8Array): number
 }
@@ -72,6 +73,7 @@ const DECLARATIONS: Record<keyof Libc, string> = {
   memcpy: 'uintptr_t memcpy(uintptr_t, uintptr_t, size_t)',
   memset: 'uintptr_t memset(uintptr_t, int, size_t)',
   fallocate: 'int fallocate(int, int, int64_t, int64_t)',
+  lseek: 'int64_t lseek(int, int64_t, int)',
   gettid: 'int gettid()',
   prctl: 'int prctl(int, uint8_t *)',
 }

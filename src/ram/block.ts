@@ -19,6 +19,7 @@ import { SharedBitmap } from '../shm/bitmap.js'
 import type { PageRuns } from '../shm/page-runs.js'
 import { MEMORY_MAX, makeSharedMemory, type PageKernel, pageKernel, type SharedMemory } from '../wasm/kernel.js'
 import { encodeIdstr } from '../wire/multifd-packet.js'
+import { FileHoles, type FilePlace } from './file-holes.js'
 
 /** Largest block that {@link RamBlock.allocate} makes: what a shared WebAssembly.Memory can hold. */
 export const ALLOCATE_MAX = MEMORY_MAX
@@ -43,6 +44,8 @@ export interface RamBlockHandle {
   dirty: SharedArrayBuffer
   /** Pages that have data; the others are zero whatever lies there. Absent: the memory itself tells. */
   populated?: SharedArrayBuffer
+  /** The mapped file, where its holes can be asked for. */
+  file?: FilePlace
 }
 
 export class RamBlock {
@@ -59,6 +62,7 @@ export class RamBlock {
   readonly #memory: SharedMemory | undefined
   #kernel: PageKernel | undefined
   readonly #windows: Uint8Array[] = []
+  readonly #holes: FileHoles | undefined
   #whole: Uint8Array | undefined
   #mapping: Mapping | undefined
 
@@ -72,6 +76,7 @@ export class RamBlock {
     this.pageShift = 31 - Math.clz32(handle.pageSize)
     this.dirty = new SharedBitmap(this.pages, handle.dirty)
     this.populated = handle.populated && new SharedBitmap(this.pages, handle.populated)
+    this.#holes = handle.file && new FileHoles(handle.file)
     this.#mapping = mapping
   }
 
@@ -145,6 +150,10 @@ export class RamBlock {
       const dirty = new SharedBitmap(size / pageSize).buffer
       const handle: RamBlockHandle = { idstr, size, pageSize, address: mapping.address, dirty }
       if (options.populated) handle.populated = options.populated.buffer
+      else if (FileHoles.trusted(path)) {
+        handle.file = { fd, offset }
+        fd = undefined
+      }
       return new RamBlock(handle, mapping)
     } catch (cause) {
       throw cause instanceof MultifdError ? cause : fileError(path, cause)
@@ -178,6 +187,7 @@ export class RamBlock {
     const handle: RamBlockHandle = { idstr, size, pageSize, address, dirty: dirty.buffer }
     if (memory) handle.memory = memory
     if (populated) handle.populated = populated.buffer
+    if (this.#holes) handle.file = this.#holes.place
     return handle
   }
 
@@ -250,7 +260,10 @@ export class RamBlock {
       return this.#kernel.zeroPages(first, count, this.pageShift)
     }
     let mask = 0
-    for (let i = 0; i < count; i++) if (isZero(this.address + (first + i) * pageSize, pageSize)) mask |= 1 << i
+    for (let i = 0; i < count; i++) {
+      const offset = (first + i) * pageSize
+      if (this.#holes?.isHole(offset, pageSize) || isZero(this.address + offset, pageSize)) mask |= 1 << i
+    }
     return mask
   }
 
@@ -295,6 +308,8 @@ export class RamBlock {
   /** Unmaps a mapped file. No thread may use the block afterwards. Idempotent. */
   close(): void {
     this.#windows.length = 0
+    // Of those that know the file, only the block that mapped it holds it open.
+    if (this.#mapping && this.#holes) closeSync(this.#holes.place.fd)
     this.#mapping?.unmap()
     this.#mapping = undefined
   }

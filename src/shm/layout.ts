@@ -76,8 +76,14 @@ export const COUNTER = {
   remaining: 6,
   /** Coordinator only: pages made dirty per second in the last pass. */
   dirtyPagesRate: 7,
+  /** Coordinator only: XBZRLE records, and their bytes without word and block id. */
+  xbzrlePages: 8,
+  xbzrleBytes: 9,
+  /** Source's coordinator only: pages that were not in the cache, and pages that were and whose change was too large. */
+  xbzrleCacheMiss: 10,
+  xbzrleOverflow: 11,
 } as const
-export const COUNTER_WORDS = 8
+export const COUNTER_WORDS = 12
 
 /** Jobs that a channel's ring holds. Enough that a busy channel seldom sleeps, few enough that a pass ends soon. */
 export const RING_DEPTH = 8
