@@ -9,6 +9,7 @@ export type { MigrationStatistics, PassInfo, RamStatistics, XbzrleCacheStatistic
 export type { MigrationStatus } from './migration/status.js'
 export type { ThreadInfo } from './migration/threads.js'
 export { RamBlock, type RamBlockHandle } from './ram/block.js'
+export { Guest, GuestReceiver, type SendGuestOptions } from './snapshot/guest.js'
 export { readSnapshot, type Snapshot, type SnapshotBlock } from './snapshot/file.js'
 export { type InspectedBlock, type InspectedDevice, inspectSnapshot, type SnapshotInfo } from './snapshot/inspect.js'
 export { type ReceiveSnapshotOptions, SnapshotReceiver } from './snapshot/receive.js'

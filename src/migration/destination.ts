@@ -8,6 +8,7 @@ import type { SocketAddress } from '../os/socket.js'
 import type { RamBlock, RamBlockHandle } from '../ram/block.js'
 import { parseUuid } from '../wire/bytes.js'
 import type { DestinationPlan } from './destination-coordinator.js'
+import type { GuestImage } from './memory-target.js'
 import { Migration } from './migration.js'
 import { completeParameters, type MigrationParameters } from './parameters.js'
 import { PROGRAM_MACHINE_TYPE } from './source.js'
@@ -17,6 +18,7 @@ import type { MigrationStatistics } from './statistics.js'
 export type TargetPlan =
   | { kind: 'program'; blocks: RamBlockHandle[]; machineType: string }
   | { kind: 'snapshot'; path: string; machineType: string | undefined }
+  | { kind: 'memory'; machineType: string | undefined }
 
 export interface ReceiveOptions {
   parameters?: Partial<MigrationParameters>
@@ -46,6 +48,7 @@ export class Receiver extends Migration {
   machineType: string | undefined
   /** The source's blocks, once its RAM set-up came. Sizes in bytes. */
   blocks: { idstr: string; size: number }[] = []
+  protected image: GuestImage | undefined
 
   constructor(options: ReceiveOptions, target: TargetPlan) {
     super(completeParameters(options.parameters), options.logger)
@@ -91,6 +94,7 @@ export class Receiver extends Migration {
       signal,
       ...(this.#options.faults === undefined ? {} : { faults: this.#options.faults }),
       onMessage: (message) => {
+        if (message.type === 'image') this.image = message.image
         if (message.type !== 'set-up') return
         this.machineType = message.machineType
         this.blocks = message.blocks

@@ -89,6 +89,11 @@ export class RamBlock {
    */
   static allocate(options: { idstr: string; size: number }): RamBlock {
     const { idstr, size } = checkShape(options)
+    return RamBlock.allocateFor({ idstr, size, pageSize: HOST_PAGE_SIZE })
+  }
+
+  /** The same for the pages of another machine. */
+  static allocateFor({ idstr, size, pageSize }: { idstr: string; size: number; pageSize: number }): RamBlock {
     if (size > ALLOCATE_MAX) {
       throw new MultifdError(
         'ERR_MULTIFD_ARGUMENT',
@@ -103,7 +108,6 @@ export class RamBlock {
     }
     const address = addressOf(new Uint8Array(memory.buffer))
     adviseHugePages(address, size)
-    const pageSize = HOST_PAGE_SIZE
     return new RamBlock({ idstr, size, pageSize, address, memory, dirty: new SharedBitmap(size / pageSize).buffer })
   }
 
