@@ -13,3 +13,4 @@ export { readSnapshot, type Snapshot, type SnapshotBlock } from './snapshot/file
 export { type InspectedBlock, type InspectedDevice, inspectSnapshot, type SnapshotInfo } from './snapshot/inspect.js'
 export { type ReceiveSnapshotOptions, SnapshotReceiver } from './snapshot/receive.js'
 export { type SendSnapshotOptions, SnapshotSender } from './snapshot/send.js'
+export * as vmstate from './vmstate/index.js'
