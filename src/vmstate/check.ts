@@ -16,10 +16,10 @@ const MAX_VERSION = 0xffff_ffff
  * @throws MultifdError ERR_MULTIFD_ARGUMENT, naming the place
  */
 export function checkStructure(description: Description<never>): void {
-  checkDescription(description, [])
+  checkDescription(description, [], 0)
 }
 
-function checkDescription(description: Description<never>, parents: readonly string[]): void {
+function checkDescription(description: Description<never>, parents: readonly string[], depth: number): void {
   if (typeof description !== 'object' || description === null) {
     throw wrong(parents, `has ${description === null ? 'null' : typeof description}, expected a description`)
   }
@@ -28,11 +28,11 @@ function checkDescription(description: Description<never>, parents: readonly str
     parents.length === 0 ? "a description's name" : `name of a part of '${parents.join('.')}'`,
   )
   const path = [...parents, description.name]
-  if (path.length > MAX_DEPTH) throw wrong(path.slice(0, 3), `is nested more than ${MAX_DEPTH} deep`)
+  if (depth > MAX_DEPTH) throw wrong(path.slice(0, 3), `is nested more than ${MAX_DEPTH} deep`)
   checkVersions(description, path)
   checkFunctions(description, path)
-  checkFields(description, path)
-  checkSubsections(description, path)
+  checkFields(description, path, depth)
+  checkSubsections(description, path, depth)
 }
 
 function checkVersions({ versionId, minimumVersionId }: Description<never>, path: readonly string[]): void {
@@ -60,15 +60,18 @@ function checkFunctions(description: Description<never>, path: readonly string[]
 }
 
 /** The fields of a list, without the mark behind them. Throws ERR_MULTIFD_ARGUMENT where the list does not end in it. */
-export function listedFields({ name, fields }: Description<never>): readonly Field<never>[] {
+export function listedFields(
+  { name, fields }: Description<never>,
+  path: readonly string[] = [name],
+): readonly Field<never>[] {
   if (!Array.isArray(fields) || fields.at(-1) !== END_OF_LIST) {
-    throw wrong([name], 'has fields that do not end in END_OF_LIST')
+    throw wrong(path, 'has fields that do not end in END_OF_LIST')
   }
   return fields.slice(0, -1) as Field<never>[]
 }
 
-function checkFields(description: Description<never>, path: readonly string[]): void {
-  const fields = listedFields(description)
+function checkFields(description: Description<never>, path: readonly string[], depth: number): void {
+  const fields = listedFields(description, path)
   const end = (fields as readonly unknown[]).indexOf(END_OF_LIST)
   if (end !== -1) throw wrong(path, `has fields behind END_OF_LIST, which is number ${end}`)
   fields.forEach((field, i) => {
@@ -79,7 +82,7 @@ function checkFields(description: Description<never>, path: readonly string[]): 
         `has field '${field.name}' from version ${field.version} on, and writes ${description.versionId}`,
       )
     }
-    if (field.nested !== undefined) checkDescription(field.nested, [...path, field.name])
+    if (field.nested !== undefined) checkDescription(field.nested, [...path, field.name], depth + 1)
   })
   checkFieldNames(fields, path)
 }
@@ -111,11 +114,11 @@ function checkRepeated(
   seen.set(name, field)
 }
 
-function checkSubsections({ name, subsections }: Description<never>, path: readonly string[]): void {
+function checkSubsections({ name, subsections }: Description<never>, path: readonly string[], depth: number): void {
   if (!Array.isArray(subsections)) throw wrong(path, 'has subsections that are no array')
   const names: string[] = []
   for (const subsection of subsections as Description<never>[]) {
-    checkDescription(subsection, path)
+    checkDescription(subsection, path, depth + 1)
     const own = subsection.name
     if (own.length <= name.length || !own.startsWith(name)) {
       throw wrong(path, `has subsection '${own}', whose name does not begin with '${name}'`)

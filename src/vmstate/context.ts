@@ -64,7 +64,8 @@ export function locateError(error: unknown, what: string, path: readonly string[
   }
 }
 
-function oneLine(error: unknown): string {
+/** What went wrong, in a line. */
+export function oneLine(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error)
   return text.replaceAll(/\s*\n\s*/g, ' ')
 }

@@ -3,7 +3,7 @@
 // A subsection is told from what follows the fields by 05, a length byte and a name that begins with the name of the
 // description it belongs to. No more is looked at than is needed to tell.
 
-import { protocolError } from '../wire/bytes.js'
+import { protocolError, truncatedError } from '../wire/bytes.js'
 import { SECTION } from '../wire/stream.js'
 import { listedFields } from './check.js'
 import { callHook, deviceError, type LoadContext, within } from './context.js'
@@ -62,9 +62,15 @@ function loadSubsections(context: LoadContext, description: Description<never>, 
 /** Whether the next bytes are the head of a subsection of `parent`. */
 function subsectionFollows(reader: LookAheadReader, parent: string): boolean {
   if (reader.peekU8() !== SECTION.subsection) return false
-  if (reader.peekAt(1) <= parent.length) return false
+  // A footer comes at the latest: an input that ends here is cut off.
+  const look = (offset: number) => {
+    const byte = reader.peekAt(offset)
+    if (byte === -1) throw truncatedError(`the section, behind the fields of '${parent}'`, offset + 1, offset)
+    return byte
+  }
+  if (look(1) <= parent.length) return false
   for (let i = 0; i < parent.length; i++) {
-    if (reader.peekAt(2 + i) !== parent.charCodeAt(i)) return false
+    if (look(2 + i) !== parent.charCodeAt(i)) return false
   }
   return true
 }

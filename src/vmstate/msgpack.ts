@@ -8,7 +8,7 @@
 
 import { Packr, Unpackr } from 'msgpackr'
 import { protocolError, viewOf } from '../wire/bytes.js'
-import { deviceError } from './context.js'
+import { deviceError, oneLine } from './context.js'
 
 export const PACKED_HEAD_SIZE = 4
 
@@ -20,18 +20,48 @@ const options = { useRecords: false, mapsAsObjects: true, variableMapSize: true,
 const packr = new Packr(options)
 const unpackr = new Unpackr(options)
 
-/** A value as msgpack. Throws ERR_MULTIFD_DEVICE when it can not be packed, or is larger than `maxBytes`. */
+/** A value as msgpack. Throws ERR_MULTIFD_DEVICE when it is not of plain values, or larger than `maxBytes`. */
 export function packValue(value: unknown, maxBytes: number): Uint8Array {
-  let packed: Uint8Array
-  try {
-    packed = packr.pack(value)
-    walk(packed)
-  } catch (error) {
-    throw deviceError(`state can not be packed: ${error instanceof Error ? error.message : String(error)}`, error)
-  }
+  checkPlain(value, [])
+  const packed = packr.pack(value)
   if (packed.length > maxBytes)
     throw deviceError(`packed state has ${packed.length} bytes, expected at most ${maxBytes}`)
   return packed
+}
+
+/** Refuses what would come out as something else on the other side: functions, maps, objects of a class. */
+function checkPlain(value: unknown, path: readonly (string | number)[]): void {
+  const place = path.length === 0 ? 'state' : `state.${path.slice(0, 8).join('.')}`
+  switch (typeof value) {
+    case 'undefined':
+    case 'boolean':
+    case 'number':
+    case 'string':
+      return
+    case 'bigint':
+      if (value < -(2n ** 63n) || value >= 2n ** 64n) throw deviceError(`${place} is a bigint of more than 64 bits`)
+      return
+    case 'object':
+      break
+    default:
+      throw deviceError(`${place} is a ${typeof value}, which can not be packed`)
+  }
+  if (value === null || value instanceof Date || value instanceof Uint8Array) return
+  if (path.length >= MAX_DEPTH) throw deviceError(`state is nested more than ${MAX_DEPTH} deep, or holds itself`)
+  if (Array.isArray(value)) {
+    for (const [i, element] of value.entries()) checkPlain(element, [...path, i])
+    return
+  }
+  const prototype: unknown = Object.getPrototypeOf(value)
+  if (prototype !== Object.prototype && prototype !== null) {
+    const { name } = (value as { constructor?: { name?: string } }).constructor ?? {}
+    throw deviceError(`${place} is a ${name ?? 'object of a class'}, which can not be packed`)
+  }
+  for (const [key, member] of Object.entries(value)) {
+    // Unpacked, it would be another key.
+    if (key === '__proto__') throw deviceError(`${place} has a member '__proto__', which can not be packed`)
+    checkPlain(member, [...path, key])
+  }
 }
 
 /** The other way. Throws ERR_MULTIFD_PROTOCOL when it is not one whole value of plain types. */
@@ -40,7 +70,7 @@ export function unpackValue(bytes: Uint8Array): unknown {
   try {
     return unpackr.unpack(bytes)
   } catch (error) {
-    throw protocolError(`packed state is no value: ${error instanceof Error ? error.message : String(error)}`)
+    throw protocolError(`packed state is no value: ${oneLine(error)}`)
   }
 }
 

@@ -54,6 +54,7 @@ export function struct<
   const O extends StructOptions & { create?: () => I } = NoOptions,
 >(name: N, description: Description<A, I>, options?: O): ValueField<KeyOf<N, O>, A, I, TestedBy<O>> {
   const inner = description as unknown as Description<never>
+  if (typeof inner !== 'object' || inner === null) throw argumentError(`struct '${name}' has no description`)
   const { create, structVersion }: StructOptions = options ?? {}
   const fields = listedFields(inner)
   const compressible = inner.subsections.length === 0 && fields.every((field) => field.compressible)
@@ -110,6 +111,13 @@ export function array<K extends string, A, I, const O extends Existence = NoOpti
   })
 }
 
+/** A field of one value, whatever its key. */
+interface AnyValueField extends Field<never> {
+  readonly kind: 'value'
+  readonly key: string
+  readonly value: ValueType
+}
+
 /** Options of an array of variable length. */
 export interface VarArrayOptions extends Existence {
   /** Most elements that are saved or loaded; default 65536. */
@@ -123,7 +131,7 @@ export interface VarArrayOptions extends Existence {
  * tells it from the state, on both sides
  */
 export function varArray<
-  C extends ValueField<string, number> | ((state: never) => number),
+  C extends AnyValueField | ((state: never) => number),
   K extends string,
   A,
   I,
@@ -279,7 +287,7 @@ interface Element {
 }
 
 /** What arrays and pointers take of the field inside: they have the conditions, not it. */
-function elementOf<F extends ValueField<string, never, unknown>>(element: F): F {
+function elementOf<F extends AnyValueField>(element: F): F {
   if (element?.kind !== 'value') throw argumentError(`'${element?.name}' is no field of one value`)
   if (element.test !== undefined || element.version !== 0) {
     throw argumentError(`'${element.name}' has a condition inside an array or pointer, expected it outside`)
@@ -287,7 +295,7 @@ function elementOf<F extends ValueField<string, never, unknown>>(element: F): F 
   return element
 }
 
-function commonOf(element: ValueField<string, never, unknown>, existence: Existence) {
+function commonOf(element: AnyValueField, existence: Existence) {
   return {
     kind: 'array' as const,
     name: element.name,
@@ -299,7 +307,7 @@ function commonOf(element: ValueField<string, never, unknown>, existence: Existe
   }
 }
 
-function countOf(count: ValueField<string, number>, of: string): ValueField<string, number> {
+function countOf(count: AnyValueField, of: string): AnyValueField {
   const { name, value } = elementOf(count)
   if (!['uint8', 'uint16', 'uint32'].includes(value.type)) {
     throw argumentError(`'${name}' is ${value.type}, which can not count '${of}': expected uint8, uint16 or uint32`)
@@ -365,8 +373,8 @@ function loadElements(
   for (let i = 0; i < length; i++) {
     path[path.length - 1] = `${name}[${i}]`
     const loaded = value.load(context, here[i], state)
-    if (inPlace) elements[i] = loaded
-    else (elements as unknown[]).push(loaded)
+    if (!inPlace) (elements as unknown[]).push(loaded)
+    else if (!Object.is(elements[i], loaded)) elements[i] = loaded
   }
   path[path.length - 1] = name
   return elements
