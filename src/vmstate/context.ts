@@ -15,6 +15,8 @@ export interface SaveContext {
 export interface LoadContext {
   readonly reader: LookAheadReader
   readonly path: string[]
+  /** The subsection that was last found where it had been loaded before. */
+  repeated: string | undefined
 }
 
 /** Shorthand for the error of a device whose state does not fit. */

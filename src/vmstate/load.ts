@@ -47,16 +47,30 @@ function loadSubsections(context: LoadContext, description: Description<never>, 
   const { reader } = context
   const loaded = new Set<string>()
   while (subsectionFollows(reader, description.name)) {
-    reader.u8()
-    const name = reader.cstr8()
+    const length = reader.peekAt(1)
+    const name = peekText(reader, 2, length)
+    // The next element of an array may begin with it, when it has no fields. Otherwise nobody will take it.
+    if (loaded.has(name)) {
+      context.repeated = name
+      return
+    }
+    reader.bytes(2 + length)
     const subsection = description.subsections.find((known) => known.name === name)
     if (subsection === undefined) throw protocolError(`'${description.name}' has no subsection '${name}' here`)
-    within(context, name, () => {
-      if (loaded.has(name)) throw protocolError('subsection comes twice')
-      loaded.add(name)
-      loadDescription(context, subsection, state, reader.u32())
-    })
+    loaded.add(name)
+    within(context, name, () => loadDescription(context, subsection, state, reader.u32()))
   }
+}
+
+/** Text that lies ahead; where the input ends before it does, the error is ERR_MULTIFD_TRUNCATED. */
+function peekText(reader: LookAheadReader, from: number, length: number): string {
+  let text = ''
+  for (let i = 0; i < length; i++) {
+    const code = reader.peekAt(from + i)
+    if (code === -1) throw truncatedError('the name of a subsection', length, i)
+    text += String.fromCharCode(code)
+  }
+  return text
 }
 
 /** Whether the next bytes are the head of a subsection of `parent`. */

@@ -51,8 +51,12 @@ export class DeviceStateLoader {
     const path: string[] = []
     try {
       const device = this.#expect(header, phase)
-      loadPayload({ reader: ahead, path }, device, header.versionId)
+      const context: LoadContext = { reader: ahead, path, repeated: undefined }
+      loadPayload(context, device, header.versionId)
       path.length = 0
+      if (context.repeated !== undefined && ahead.peekU8() === SECTION.subsection) {
+        throw protocolError(`subsection '${context.repeated}' comes twice`)
+      }
       decodeFooter(ahead, header.sectionId)
       if (ahead !== reader) checkConsumed(ahead)
     } catch (error) {

@@ -68,7 +68,8 @@ function checkPlain(value: unknown, path: readonly (string | number)[]): void {
 export function unpackValue(bytes: Uint8Array): unknown {
   walk(bytes)
   try {
-    return unpackr.unpack(bytes)
+    // A Buffer's slices would be Buffers.
+    return unpackr.unpack(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length))
   } catch (error) {
     throw protocolError(`packed state is no value: ${oneLine(error)}`)
   }

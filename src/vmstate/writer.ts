@@ -19,20 +19,24 @@ export class ByteWriter {
   }
 
   u8(value: number): void {
-    this.#view.setUint8(this.#take(1), value)
+    const at = this.#take(1)
+    this.#view.setUint8(at, value)
   }
 
   u16(value: number): void {
-    this.#view.setUint16(this.#take(2), value)
+    const at = this.#take(2)
+    this.#view.setUint16(at, value)
   }
 
   u32(value: number): void {
-    this.#view.setUint32(this.#take(4), value)
+    const at = this.#take(4)
+    this.#view.setUint32(at, value)
   }
 
   /** The low 64 bits, so that negative numbers keep their sign. */
   u64(value: bigint): void {
-    this.#view.setBigInt64(this.#take(U64_SIZE), BigInt.asIntN(64, value))
+    const at = this.#take(U64_SIZE)
+    this.#view.setBigInt64(at, BigInt.asIntN(64, value))
   }
 
   /** A whole number from -2^53 to 2^53, in two's complement. */
@@ -68,7 +72,7 @@ export class ByteWriter {
     return this.#bytes.subarray(0, this.#length)
   }
 
-  /** Appends `size` bytes of whatever content; returns where they begin. */
+  /** Appends `size` bytes of whatever content; returns where they begin. It may replace the view: call it first. */
   #take(size: number): number {
     const at = this.#length
     const length = at + size

@@ -3,6 +3,7 @@
 import t from 'tap'
 import { type ErrorCode, MultifdError } from '../../src/errors.js'
 import {
+  array,
   bool,
   type Device,
   DeviceSet,
@@ -182,7 +183,7 @@ t.test('each fault has its code and its place', (t) => {
       'a subsection twice',
       () => load(sub(x, x)),
       'ERR_MULTIFD_PROTOCOL',
-      /section 'd' 0, d\/x: subsection comes twice/,
+      /section 'd' 0: subsection 'd\/x' comes twice/,
     ],
     [
       'a newer subsection',
@@ -226,6 +227,23 @@ t.test('every truncation is found, with the place where it is', (t) => {
   for (let length = start; length < section.length; length++) {
     throwsCode(t, () => load(section.slice(0, length)), 'ERR_MULTIFD_TRUNCATED', /^section 'd' 0(, [axyzd/.]+)?: /)
   }
+  t.end()
+})
+
+t.test('elements without fields keep their subsections apart', (t) => {
+  interface Item {
+    x: number
+    on: boolean
+  }
+  const item = describe<Item>({
+    name: 'item',
+    fields: [END_OF_LIST],
+    subsections: [describe<Item>({ name: 'item/x', needed: ({ on }) => on, fields: [u8('x'), END_OF_LIST] })],
+  })
+  const items = describe({ name: 'd', fields: [array(struct('items', item), 3), END_OF_LIST] })
+  const state = { items: [1, 2, 3].map((x) => ({ x, on: true })) }
+  const { section } = saveOne(items, state)
+  t.strictSame(loadOne(items, { items: [0, 0, 0].map((x) => ({ x, on: true })) }, section), state)
   t.end()
 })
 
