@@ -54,16 +54,25 @@ export function callHook(name: string, hook: () => unknown): unknown {
 /** Any error of a walk with the device and the field in its message; what comes from the transport stays as it is. */
 export function locateError(error: unknown, what: string, path: readonly string[]): MultifdError {
   const place = path.length === 0 ? what : `${what}, ${path.join('.')}`
-  if (!(error instanceof MultifdError)) return deviceError(`${place}: ${oneLine(error)}`, error)
+  if (!(error instanceof MultifdError)) return deviceError(printable(`${place}: ${oneLine(error)}`), error)
   switch (error.code) {
     case 'ERR_MULTIFD_ARGUMENT':
     case 'ERR_MULTIFD_DEVICE':
     case 'ERR_MULTIFD_PROTOCOL':
     case 'ERR_MULTIFD_TRUNCATED':
-      return new MultifdError(error.code, `${place}: ${error.message}`, { ...error, cause: error.cause })
+      return new MultifdError(error.code, printable(`${place}: ${error.message}`), { ...error, cause: error.cause })
     default:
       return error
   }
+}
+
+/** With control characters spelled out: a peer's names stand in messages. */
+function printable(text: string): string {
+  return Array.from(text, (character) => {
+    const code = character.charCodeAt(0)
+    const control = code < 0x20 || (code >= 0x7f && code < 0xa0)
+    return control ? `\\x${code.toString(16).padStart(2, '0')}` : character
+  }).join('')
 }
 
 /** What went wrong, in a line. */

@@ -2,7 +2,13 @@
 
 import { protocolError } from '../wire/bytes.js'
 import type { ByteReader } from '../wire/reader.js'
-import { decodeFooter, decodeSectionHeader, SECTION, type SectionIntroduction } from '../wire/stream.js'
+import {
+  decodeFooter,
+  decodeSectionHeader,
+  SECTION,
+  type SectionHeader,
+  type SectionIntroduction,
+} from '../wire/stream.js'
 import { readBytes } from './buffers.js'
 import { callHook, deviceError, type LoadContext, locateError } from './context.js'
 import { type DeviceSet, nameOf, type RegisteredDevice } from './device-set.js'
@@ -32,7 +38,7 @@ export class DeviceStateLoader {
   loadSections(reader: ByteReader, phase: LoadPhase): void {
     const ahead = LookAheadReader.over(reader)
     while (ahead.peekU8() === SECTION.full) {
-      const header = decodeSectionHeader(ahead)
+      const header = readHeader(ahead)
       if (header.type === SECTION.full) this.loadSection(header, ahead, phase)
     }
     checkConsumed(ahead)
@@ -101,6 +107,14 @@ function loadPayload(context: LoadContext, { content }: RegisteredDevice, versio
   if (length > maxBytes) throw deviceError(`packed state has ${length} bytes, expected at most ${maxBytes}`)
   const value = unpackValue(readBytes(context.reader, length))
   callHook('load', () => packed.load(value, version))
+}
+
+function readHeader(reader: ByteReader): SectionHeader {
+  try {
+    return decodeSectionHeader(reader)
+  } catch (error) {
+    throw locateError(error, "a device section's header", [])
+  }
 }
 
 /** A name that began like a subsection's may have been looked at beyond the footer: no stream that makes sense does that. */

@@ -25,14 +25,14 @@ function load({ description }: Sample, section: Uint8Array): object {
   return state
 }
 
-/** What an action throws, which must be an error of ours, in a line that names the device. */
+/** What an action throws, which must be an error of ours, in a line that says where. */
 function failure(action: () => unknown): MultifdError | undefined {
   try {
     action()
     return undefined
   } catch (error) {
     ok(error instanceof MultifdError, `not an error of ours: ${(error as Error)?.stack}`)
-    match(error.message, /^(section|device|the source|section's|instance) .*[^\n]*$/)
+    match(error.message, /^(section '|the source has sent no section '|a device section's header: )[^\n]*$/)
     return error
   }
 }

@@ -70,7 +70,7 @@ const kinds: Kind[] = [
 function element(depth: number): fc.Arbitrary<{ kind: Kind; value: unknown }> {
   const plain = fc.constantFrom(...kinds).chain((kind) => kind.value.map((value) => ({ kind, value })))
   if (depth === 0) return plain
-  const nested = sample(depth - 1, 'in', 'g', true).map(({ description, state }) => {
+  const nested = sample(depth - 1, `in${depth}`, 'g', true).map(({ description, state }) => {
     const kind = { make: (name: string) => any(struct(name, description)), value: fc.constant<unknown>(state) }
     return { kind, value: state as unknown }
   })
@@ -116,8 +116,8 @@ function part(depth: number): fc.Arbitrary<Part> {
 /**
  * Descriptions of structures in structures, `depth` deep; properties begin with `prefix`.
  *
- * @param led whether the first field is a byte that begins no subsection: where two structures of one name lie side by
- * side, the format can not tell whose subsection comes next
+ * @param led whether the first field is a byte that begins no subsection: where two structures lie side by side, the
+ * format can not tell whose subsection comes next
  */
 export function sample(depth: number, name = 'dev', prefix = 'f', led = false): fc.Arbitrary<Sample> {
   const below = ['a', 'b'].map((letter) =>
