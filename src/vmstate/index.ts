@@ -1,5 +1,6 @@
 // The names under which programs describe their devices.
 
+export { type ByteReader, MemoryReader } from '../wire/reader.js'
 export { type BitmapOptions, type BufferOptions, bitmap, buffer, type SizeFrom, unused } from './buffers.js'
 export { checkStructure } from './check.js'
 export { type Description, type DescriptionOptions, describe, type FieldList, type StateOf } from './description.js'

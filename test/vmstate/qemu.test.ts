@@ -1,62 +1,12 @@
 // Descriptions of our own for devices of real QEMU: their sections are loaded, and written back byte for byte.
 
 import t from 'tap'
-import { type Device, DeviceSet, DeviceStateLoader, DeviceStateSaver, device } from '../../src/vmstate/index.js'
+import { DeviceSet, DeviceStateLoader } from '../../src/vmstate/index.js'
 import { MemoryReader } from '../../src/wire/reader.js'
-import type { Vmdesc } from '../../src/wire/vmdesc.js'
 import { toHex } from '../wire/helpers.js'
-import { apic, newUart, rtc, serial, timers, type VirtioMem, virtioMemEarly } from './qemu-devices.js'
-import { allSections, type Section } from './sections.js'
-
-const MIB = 1n << 20n
-
-/** What a destination has before it loads: nothing, save where both sides know something by configuration. */
-function freshState(idstr: string): object {
-  if (idstr === 'serial') return { state: newUart() }
-  if (!idstr.endsWith('virtio-mem-device-early')) return {}
-  const mem: VirtioMem = {
-    addr: 4n << 30n,
-    regionSize: 16n * MIB,
-    blockSize: 2n * MIB,
-    node: 0,
-    size: 0n,
-    bitmap: new Uint8Array(1),
-  }
-  return mem
-}
-
-function deviceFor({ header: { idstr, instanceId } }: Section, state: object): Device | undefined {
-  const options = { idstr, instanceId }
-  switch (idstr.split('/').at(-1)) {
-    case 'timer':
-      return device(timers, state as never, options)
-    case 'mc146818rtc':
-      return device(rtc, state as never, options)
-    case 'apic':
-      return device(apic, state as never, options)
-    case 'serial':
-      return device(serial, state as never, options)
-    case 'virtio-mem-device-early':
-      return device(virtioMemEarly, state as never, options)
-    default:
-      return undefined
-  }
-}
-
-/** Loads a section into a fresh state; returns that, and what is written of it. */
-function throughDevice(section: Section) {
-  const state = freshState(section.header.idstr)
-  const set = new DeviceSet([deviceFor(section, state)!])
-  const { early } = set.devices[0]!
-  const loader = new DeviceStateLoader(set)
-  const reader = new MemoryReader(section.bytes)
-  loader.loadSections(reader, early ? 'early' : 'full')
-  loader.finish('full')
-  const saver = new DeviceStateSaver(set, { firstSectionId: section.header.sectionId, pageSize: 4096 })
-  const bytes = early ? saver.saveEarly() : saver.saveFull()
-  const vmdesc: Vmdesc = JSON.parse(new TextDecoder().decode(saver.vmdesc()))
-  return { state, left: reader.remaining, bytes, vmdesc }
-}
+import type { newUart, VirtioMem } from './qemu-devices.js'
+import { allSections } from './sections.js'
+import { deviceFor, freshState, throughDevice } from './through-device.js'
 
 const known = allSections().filter((section) => deviceFor(section, {}) !== undefined)
 
