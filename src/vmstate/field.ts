@@ -78,6 +78,13 @@ export interface ValueField<K extends string, A, I = A, S extends object = objec
   readonly value: ValueType
 }
 
+/** A field of one value, whatever its key. */
+export interface AnyValueField extends Field<never> {
+  readonly kind: 'value'
+  readonly key: string
+  readonly value: ValueType
+}
+
 /** How one value is written and read. */
 export interface ValueType {
   /** As in the stream's description. */
@@ -168,4 +175,13 @@ export function property(state: unknown, key: string): unknown {
 /** Sets a state's property, where it is another than before: one that was filled in place may be read-only. */
 export function setProperty(state: unknown, key: string, value: unknown): void {
   if (!Object.is(property(state, key), value)) (state as Record<string, unknown>)[key] = value
+}
+
+/** What arrays and pointers take of the field inside: they have the conditions, not it. */
+export function elementOf<F extends AnyValueField>(element: F): F {
+  if (element?.kind !== 'value') throw argumentError(`'${element?.name}' is no field of one value`)
+  if (element.test !== undefined || element.version !== 0) {
+    throw argumentError(`'${element.name}' has a condition inside an array or pointer, expected it outside`)
+  }
+  return element
 }

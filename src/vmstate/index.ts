@@ -1,6 +1,7 @@
 // The names under which programs describe their devices.
 
 export { type ByteReader, MemoryReader } from '../wire/reader.js'
+export { array, type MutableArrayLike, type VarArrayOptions, varArray } from './arrays.js'
 export { type BitmapOptions, type BufferOptions, bitmap, buffer, type SizeFrom, unused } from './buffers.js'
 export { checkStructure } from './check.js'
 export { type Description, type DescriptionOptions, describe, type FieldList, type StateOf } from './description.js'
@@ -31,15 +32,11 @@ export {
 export { DeviceStateLoader, type LoadPhase } from './loader.js'
 export { DeviceStateSaver, type SaveOptions } from './saver.js'
 export {
-  array,
-  type MutableArrayLike,
   type PointerOptions,
   pointer,
   type StructOptions,
   struct,
   type TmpOptions,
-  type VarArrayOptions,
   validate,
-  varArray,
   withTmp,
 } from './structures.js'
