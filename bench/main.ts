@@ -35,13 +35,16 @@ function makePairings(session: Session, { pairs }: Options, guests: readonly Gue
 
 function comparisonsFor({ qemu }: Options): Comparison[] {
   const memories = (['touched', 'untouched'] as const).map((memory) => ({ over: memory, under: memory }))
-  const files = (['tmpfs', 'disk'] as const).map((memory) => ({ over: memory, under: 'untouched' as const }))
+  const received = (['untouched', 'tmpfs', 'disk'] as const).map((memory) => ({
+    over: memory,
+    under: 'untouched' as const,
+  }))
   return [
     { over: 'us-us', under: 'bare', memories },
     ...qemu.flatMap((version) => [
       { over: 'us-us', under: `qemu-qemu-${version}`, memories },
       { over: `us-qemu-${version}`, under: `qemu-qemu-${version}`, memories },
-      { over: `qemu-us-${version}`, under: `qemu-qemu-${version}`, memories: files },
+      { over: `qemu-us-${version}`, under: `qemu-qemu-${version}`, memories: received },
     ]),
   ]
 }

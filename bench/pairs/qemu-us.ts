@@ -1,4 +1,5 @@
-// A QEMU to the library, which keeps a snapshot: a file in memory, or on the disk with the wait until it is there.
+// A QEMU to the library, which keeps the guest in its memory, or as a snapshot: a file in memory, or on the disk with the
+// wait until it is there.
 
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -14,8 +15,8 @@ export function qemuToUs(guests: Guests): Pairing {
   const { version, session } = guests
   return {
     name: `qemu-us-${version}`,
-    label: `QEMU ${version} → multifd (snapshot)`,
-    memories: ['tmpfs', 'disk'],
+    label: `QEMU ${version} → multifd`,
+    memories: ['untouched', 'tmpfs', 'disk'],
     available: () => guests.available(),
     async run({ channels, memory }: Shape): Promise<Measurement> {
       const { bytes, tmpfs, disk } = session
@@ -24,7 +25,9 @@ export function qemuToUs(guests: Guests): Pairing {
       const files = [path, `${path}.partial`, `${path}.meta`]
       const untrack = onProcessEnd(() => files.forEach(removeNow))
       try {
-        await using destination = new Child<DestinationCalls>('snapshot-destination')
+        await using destination = new Child<DestinationCalls>(
+          memory === 'untouched' ? 'guest-destination' : 'snapshot-destination',
+        )
         await destination.call('prepare', { bytes, touched: false, path })
         return await metered(
           { source: source.pid!, destination: destination.pid },
