@@ -21,7 +21,8 @@ export function delayOptimizing(): void {
   if (done) return
   done = true
   const [major = 0] = process.versions.node.split('.').map(Number)
-  const given = [...process.execArgv, process.env.NODE_OPTIONS ?? ''].join(' ').replaceAll('_', '-')
+  const { NODE_OPTIONS = '' } = process.env
+  const given = [...process.execArgv, NODE_OPTIONS].join(' ').replaceAll('_', '-')
   if (major > NEWEST_TRIED || given.includes(FLAG)) return
   setFlagsFromString(`${FLAG}=${BUDGET}`)
 }
