@@ -1,5 +1,6 @@
 // The send loop of one channel: takes batches from its ring and sends each as one packet.
 
+import { FAULT } from '../faults.js'
 import { DescriptorChannel } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { SendMethod } from '../method/method.js'
@@ -27,6 +28,8 @@ import { type ChannelTask, channelWait, runChannelThread, Stopped, type ThreadOu
 export interface SendTask extends ChannelTask {
   /** Whether this thread looks for zero pages and puts them into the packet (peers since QEMU 9.0). */
   findZeroPages: boolean
+  /** Sends without copying that may be under way at a time; undefined: pages are copied. */
+  zeroCopySends?: number
 }
 
 /** What the coordinator hands over once the channel is connected and its initial packet sent. */
@@ -65,6 +68,7 @@ class SendLoop {
     this.#task = task
     this.#jobs = new SlotWorker(shm, task.channel)
     this.#channel = new DescriptorChannel(fd, task.channel, channelWait(shm, task.channel, task.stallTimeoutMs))
+    if (task.zeroCopySends !== undefined) this.#channel.enableZeroCopy(task.zeroCopySends)
     this.#blocks = blocks.map((handle) => ({ block: RamBlock.from(handle), idstr: encodeIdstr(handle.idstr) }))
     this.#header = new PacketHeader(perPacket)
     this.#packet = shm.packetMemory(task.channel)
@@ -89,7 +93,15 @@ class SendLoop {
     this.#slots = 0
     this.#beginVector()
     this.#send(0, 0)
+    this.#flushZeroCopy()
     this.#shm.reachSync(this.#task.channel)
+  }
+
+  // Before the SYNC counts as reached: from then on the program may take it that what was sent is what the pages were.
+  #flushZeroCopy(): void {
+    const { channel, zeroCopySends } = this.#task
+    if (zeroCopySends === undefined || this.#shm.faultArmed(FAULT.sendWithoutFlush)) return
+    this.#shm.count(channel, COUNTER.zeroCopyMissed, this.#channel.flushZeroCopy())
   }
 
   #sendPages(slot: Slot): void {
@@ -153,7 +165,8 @@ class SendLoop {
   #send(normalPages: number, zeroPages: number): void {
     const { channel } = this.#task
     const bytes = this.#vector.length
-    this.#channel.writeFull(this.#vector)
+    if (this.#task.zeroCopySends === undefined || normalPages === 0) this.#channel.writeFull(this.#vector)
+    else this.#channel.writeZeroCopy(this.#vector, this.#packetRange.size)
     this.#shm.count(channel, COUNTER.bytes, bytes)
     this.#shm.count(channel, COUNTER.packets, 1)
     if (normalPages > 0) this.#shm.count(channel, COUNTER.normalPages, normalPages)

@@ -16,6 +16,8 @@ export interface MigrationParameters {
   zeroPageDetection: (typeof ZERO_PAGE_DETECTIONS)[number] | 'auto'
   /** Source: ask the destination for its word, and complete on its success only. */
   returnPath: boolean
+  /** Source: the kernel sends pages from where they lie, without copying them first (capability zero-copy-send). */
+  zeroCopySend: boolean
   /** Source: bytes a second, 0 for no limit. */
   maxBandwidth: number
   /** Source: longest time the program may stand still, ms, 0–2000000. */
@@ -36,6 +38,7 @@ export const DEFAULT_PARAMETERS: Readonly<MigrationParameters> = {
   multifdCompression: 'none',
   zeroPageDetection: 'auto',
   returnPath: true,
+  zeroCopySend: false,
   maxBandwidth: 0,
   downtimeLimit: 300,
   connectTimeoutMs: 10_000,
@@ -52,6 +55,7 @@ const RULES: Record<keyof MigrationParameters, Rule> = {
   multifdCompression: COMPRESSIONS,
   zeroPageDetection: [...ZERO_PAGE_DETECTIONS, 'auto'],
   returnPath: 'boolean',
+  zeroCopySend: 'boolean',
   maxBandwidth: [0, Number.MAX_SAFE_INTEGER],
   downtimeLimit: [0, 2_000_000],
   connectTimeoutMs: [1, 2 ** 31],

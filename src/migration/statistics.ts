@@ -26,6 +26,8 @@ export interface RamStatistics {
   multifdBytes: number
   pagesPerSecond: number
   pageSize: number
+  /** With `zeroCopySend`: sends without copying that the kernel copied after all. */
+  dirtySyncMissedZeroCopy: number
 }
 
 export interface MigrationStatistics {
@@ -99,6 +101,7 @@ export function readStatistics(input: StatisticsInput): MigrationStatistics {
       multifdBytes: shm.sum(COUNTER.bytes, false),
       pagesPerSecond: Math.round(((normal + duplicate) * 1000) / activeMs),
       pageSize,
+      dirtySyncMissedZeroCopy: shm.sum(COUNTER.zeroCopyMissed, false),
     },
   }
 }

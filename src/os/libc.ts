@@ -34,6 +34,7 @@ interface Libc {
   memcpy(to: Address, from: Address, length: number): Address
   memset(to: Address, byte: number, length: number): Address
   fallocate(fd: number, mode: number, offset: number, length: number): number
+  getrlimit(resource: number, limit: Uint8Array): number
   gettid(): number
   prctl(option: number, name: Uint8Array): number
 }
@@ -72,6 +73,7 @@ const DECLARATIONS: Record<keyof Libc, string> = {
   memcpy: 'uintptr_t memcpy(uintptr_t, uintptr_t, size_t)',
   memset: 'uintptr_t memset(uintptr_t, int, size_t)',
   fallocate: 'int fallocate(int, int, int64_t, int64_t)',
+  getrlimit: 'int getrlimit(int, _Inout_ uint8_t *)',
   gettid: 'int gettid()',
   prctl: 'int prctl(int, uint8_t *)',
 }
@@ -152,4 +154,6 @@ export const ERRNO = {
   connectionRefused: constants.errno.ECONNREFUSED,
   invalid: constants.errno.EINVAL,
   noSpace: constants.errno.ENOSPC,
+  noBuffers: constants.errno.ENOBUFS,
+  pipe: constants.errno.EPIPE,
 } as const

@@ -76,8 +76,10 @@ export const COUNTER = {
   remaining: 6,
   /** Coordinator only: pages made dirty per second in the last pass. */
   dirtyPagesRate: 7,
+  /** Source's channels only: zero-copy sends that the kernel copied after all. */
+  zeroCopyMissed: 8,
 } as const
-export const COUNTER_WORDS = 8
+export const COUNTER_WORDS = 9
 
 /** Jobs that a channel's ring holds. Enough that a busy channel seldom sleeps, few enough that a pass ends soon. */
 export const RING_DEPTH = 8
