@@ -18,7 +18,7 @@ export function qemuToUs(guests: Guests): Pairing {
     label: `QEMU ${version} → multifd`,
     memories: ['untouched', 'tmpfs', 'disk'],
     available: () => guests.available(),
-    async run({ channels, memory }: Shape): Promise<Measurement> {
+    async run({ channels, memory, method }: Shape): Promise<Measurement> {
       const { bytes, tmpfs, disk } = session
       const source = await guests.source()
       const path = join(memory === 'tmpfs' ? tmpfs : disk, `multifd-bench-${process.pid}.snapshot`)
@@ -32,11 +32,11 @@ export function qemuToUs(guests: Guests): Pairing {
         return await metered(
           { source: source.pid!, destination: destination.pid },
           bytes,
-          () => destination.call('listen', { channels }),
+          () => destination.call('listen', { channels, method }),
           async (uri) => {
-            const info = await migrated(source, uri, channels)
+            const info = await migrated(source, uri, channels, method)
             await destination.call('completed', null)
-            return timesOf(info, bytes)
+            return timesOf(info, session)
           },
         )
       } finally {

@@ -1,5 +1,6 @@
 // The send loop of one channel: takes batches from its ring and sends each as one packet.
 
+import { FAULT } from '../faults.js'
 import { DescriptorChannel } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { SendMethod } from '../method/method.js'
@@ -22,6 +23,8 @@ import { type ChannelTask, channelWait, runChannelThread, Stopped, type ThreadOu
 export interface SendTask extends ChannelTask {
   /** Whether this thread looks for zero pages and puts them into the packet (peers since QEMU 9.0). */
   findZeroPages: boolean
+  /** Sends without copying that may be under way at a time; undefined: pages are copied. */
+  zeroCopySends?: number
 }
 
 /** What the coordinator hands over once the channel is connected and its initial packet sent. */
@@ -71,6 +74,7 @@ class SendLoop {
     this.#task = task
     this.#jobs = new SlotWorker(shm, task.channel)
     this.#channel = new DescriptorChannel(fd, task.channel, channelWait(shm, task.channel, task.stallTimeoutMs))
+    if (task.zeroCopySends !== undefined) this.#channel.enableZeroCopy(task.zeroCopySends)
     this.#blocks = blocks.map((handle) => ({ block: RamBlock.from(handle), idstr: encodeIdstr(handle.idstr) }))
     this.#packet = shm.packetMemory(task.channel)
     const size = packetHeaderSize(this.#perPacket)
@@ -99,7 +103,15 @@ class SendLoop {
     this.#vector.push(header.range, 0, header.range.size)
     this.#packets++
     this.#flush()
+    this.#flushZeroCopy()
     this.#shm.reachSync(this.#task.channel)
+  }
+
+  // Before the SYNC counts as reached: from then on the program may take it that what was sent is what the pages were.
+  #flushZeroCopy(): void {
+    const { channel, zeroCopySends } = this.#task
+    if (zeroCopySends === undefined || this.#shm.faultArmed(FAULT.sendWithoutFlush)) return
+    this.#shm.count(channel, COUNTER.zeroCopyMissed, this.#channel.flushZeroCopy())
   }
 
   // Several packets go in one call while batches wait: what runs here has left the processor's cache after each.
@@ -125,8 +137,9 @@ class SendLoop {
     this.#packets++
     this.#normalPages += normal.pages
     this.#zeroPages += zero.pages
-    // A compressor has room for one payload.
-    if (this.#packets === PACKETS_AT_ONCE || flag !== 0 || !this.#jobs.moreAfterThis) this.#flush()
+    // A compressor has room for one payload, and zero copy is for one packet's pages.
+    const alone = flag !== 0 || this.#zeroCopy
+    if (this.#packets === PACKETS_AT_ONCE || alone || !this.#jobs.moreAfterThis) this.#flush()
   }
 
   // Into the packet's own lists.
@@ -155,11 +168,17 @@ class SendLoop {
     header.slots = 0
   }
 
+  get #zeroCopy(): boolean {
+    return this.#task.zeroCopySends !== undefined
+  }
+
   #flush(): void {
     if (this.#packets === 0) return
     const { channel } = this.#task
     const bytes = this.#vector.length
-    this.#channel.writeFull(this.#vector)
+    // The header's memory is used again: it is copied, and the pages are not.
+    if (!this.#zeroCopy || this.#normalPages === 0) this.#channel.writeFull(this.#vector)
+    else this.#channel.writeZeroCopy(this.#vector, packetHeaderSize(this.#perPacket))
     this.#vector.reset()
     this.#shm.count(channel, COUNTER.bytes, bytes)
     this.#shm.count(channel, COUNTER.packets, this.#packets)

@@ -10,6 +10,7 @@ import { conduct, makeLogger } from './report.js'
 interface Options extends CommonOptions {
   returnPath: boolean
   maxBandwidth: number
+  zeroCopy?: true
   zeroPageDetection: MigrationParameters['zeroPageDetection']
   xbzrle?: true
   xbzrleCacheSize?: number
@@ -44,6 +45,7 @@ export function sendCommand(program: Command): void {
         .default(DEFAULT_PARAMETERS.maxBandwidth, 'no limit')
         .argParser(byteCount),
     )
+    .option('--zero-copy', 'send pages from where they lie, without copying them first (tcp, multifd)')
     .addOption(
       new Option('--zero-page-detection <where>', 'where zero pages are named; auto: as the machine type has it')
         .choices([...ZERO_PAGE_DETECTIONS, 'auto'])
@@ -87,6 +89,7 @@ function prepare(file: string, uri: string, options: Options) {
       ...commonParameters(options),
       returnPath,
       maxBandwidth,
+      zeroCopySend: options.zeroCopy ?? false,
       zeroPageDetection,
       xbzrle,
       ...(xbzrleCacheSize === undefined ? {} : { xbzrleCacheSize }),

@@ -20,6 +20,8 @@ export interface MigrationParameters {
   xbzrleCacheSize: number
   /** Source: ask the destination for its word, and complete on its success only. */
   returnPath: boolean
+  /** Source: the kernel sends pages from where they lie, without copying them first (capability zero-copy-send). */
+  zeroCopySend: boolean
   /** Source: bytes a second, 0 for no limit. */
   maxBandwidth: number
   /** Source: longest time the program may stand still, ms, 0–2000000. */
@@ -42,6 +44,7 @@ export const DEFAULT_PARAMETERS: Readonly<MigrationParameters> = {
   xbzrle: false,
   xbzrleCacheSize: 64 * 1024 * 1024,
   returnPath: true,
+  zeroCopySend: false,
   maxBandwidth: 0,
   downtimeLimit: 300,
   connectTimeoutMs: 10_000,
@@ -63,6 +66,7 @@ const RULES: Record<keyof MigrationParameters, Rule> = {
   xbzrle: 'boolean',
   xbzrleCacheSize: 'power of two',
   returnPath: 'boolean',
+  zeroCopySend: 'boolean',
   maxBandwidth: [0, Number.MAX_SAFE_INTEGER],
   downtimeLimit: [0, 2_000_000],
   connectTimeoutMs: [1, 2 ** 31],

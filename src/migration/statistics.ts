@@ -26,6 +26,8 @@ export interface RamStatistics {
   multifdBytes: number
   pagesPerSecond: number
   pageSize: number
+  /** With `zeroCopySend`: sends without copying that the kernel copied after all. */
+  dirtySyncMissedZeroCopy: number
 }
 
 /** Figures of XBZRLE. On a destination `pages` and `bytes` are those that came, and the others are 0. */
@@ -128,6 +130,7 @@ export function readStatistics(input: StatisticsInput): MigrationStatistics {
       multifdBytes: shm.sum(COUNTER.bytes, false),
       pagesPerSecond: Math.round(((normal + duplicate + xbzrlePages) * 1000) / activeMs),
       pageSize,
+      dirtySyncMissedZeroCopy: shm.sum(COUNTER.zeroCopyMissed, false),
     },
     ...((xbzrleCacheSize !== undefined || xbzrlePages > 0) && {
       xbzrleCache: {

@@ -82,8 +82,10 @@ export const COUNTER = {
   /** Source's coordinator only: pages that were not in the cache, and pages that were and whose change was too large. */
   xbzrleCacheMiss: 10,
   xbzrleOverflow: 11,
+  /** Source's channels only: zero-copy sends that the kernel copied after all. */
+  zeroCopyMissed: 12,
 } as const
-export const COUNTER_WORDS = 12
+export const COUNTER_WORDS = 13
 
 /** Jobs that a channel's ring holds. Enough that a busy channel seldom sleeps, few enough that a pass ends soon. */
 export const RING_DEPTH = 8
