@@ -2,14 +2,15 @@
 
 import { GuestReceiver } from '../../src/index.js'
 import { serve } from '../child.js'
+import { parametersOf } from '../method.js'
 import type { DestinationCalls } from './calls.js'
 
 let receiver: GuestReceiver
 
 serve<DestinationCalls>({
   async prepare() {},
-  async listen({ channels }) {
-    receiver = new GuestReceiver({ parameters: { multifdChannels: channels } })
+  async listen({ channels, method }) {
+    receiver = new GuestReceiver({ parameters: { multifdChannels: channels, ...parametersOf(method) } })
     return await receiver.listen('tcp:127.0.0.1:0')
   },
   async completed() {

@@ -1,7 +1,7 @@
 // From one program to another: every number of channels, every transport, every kind of page, and what is told of it.
 
 import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -191,9 +191,11 @@ t.test("the threads have QEMU's names, for the operating system too, and are gon
   while (source.status !== 'active' || destination.status !== 'active') await delay(10)
   const sides = { src: source.threads(), dst: destination.threads() }
   const alive = migrationThreads()
+  // The source's third begins only where there is a third core, or once the first two are not enough.
+  const senders = Math.min(3, Math.max(2, availableParallelism()))
   t.strictSame(
     sides.src.map(({ name }) => name),
-    ['mig/src/main', 'mig/src/send_0', 'mig/src/send_1', 'mig/src/send_2'],
+    ['mig/src/main', 'mig/src/send_0', 'mig/src/send_1', 'mig/src/send_2'].slice(0, 1 + senders),
   )
   t.strictSame(
     sides.dst.map(({ name }) => name),
@@ -201,8 +203,9 @@ t.test("the threads have QEMU's names, for the operating system too, and are gon
   )
   for (const { name, threadId } of [...sides.src, ...sides.dst])
     t.equal(alive.get(threadId), name, `${threadId} is ${name}`)
-  t.equal(alive.size, 8, 'and there are no others')
+  t.equal(alive.size, 5 + senders, 'and there are no others')
   await Promise.all([migrated, destination.completed])
+  await Promise.all([source.close(), destination.close()])
   t.strictSame([source.threads(), destination.threads()], [[], []], 'none afterwards')
   for (let look = 0; migrationThreads().size > 0 && look < 200; look++) await delay(10)
   t.strictSame([...migrationThreads()], [])
