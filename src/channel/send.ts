@@ -3,7 +3,7 @@
 import { DescriptorChannel } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { SendMethod } from '../method/method.js'
-import { NoneSend } from '../method/none.js'
+import { makeSendMethod, type SendMethodOptions } from '../method/methods.js'
 import { RamBlock, type RamBlockHandle, ZERO_MASK_PAGES } from '../ram/block.js'
 import { COUNTER, JOB } from '../shm/layout.js'
 import type { MigrationShm } from '../shm/migration-shm.js'
@@ -27,6 +27,7 @@ import { type ChannelTask, channelWait, runChannelThread, Stopped, type ThreadOu
 export interface SendTask extends ChannelTask {
   /** Whether this thread looks for zero pages and puts them into the packet (peers since QEMU 9.0). */
   findZeroPages: boolean
+  compression: SendMethodOptions
 }
 
 /** What the coordinator hands over once the channel is connected and its initial packet sent. */
@@ -40,7 +41,12 @@ export interface SendHandOver {
 /** Runs a channel until the coordinator ends it. The descriptor stays the coordinator's to close. */
 export function runSend(task: SendTask): ThreadOutcome {
   return runChannelThread(task, `mig/src/send_${task.channel}`, (shm) => {
-    new SendLoop(shm, task, waitHandOver<SendHandOver>(shm, task)).run()
+    const loop = new SendLoop(shm, task, waitHandOver<SendHandOver>(shm, task))
+    try {
+      loop.run()
+    } finally {
+      loop.close()
+    }
   })
 }
 
@@ -50,7 +56,8 @@ class SendLoop {
   readonly #jobs: SlotWorker
   readonly #channel: DescriptorChannel
   readonly #blocks: { block: RamBlock; idstr: Uint8Array }[]
-  readonly #method: SendMethod = new NoneSend()
+  // Made at the first pages: by then it is settled which it is.
+  #method: SendMethod | undefined
   readonly #header: PacketHeader
   readonly #packet: PacketMemory
   readonly #packetRange: AddressRange
@@ -72,6 +79,10 @@ class SendLoop {
     this.#vector = new IoVector(this.#packet)
   }
 
+  close(): void {
+    this.#method?.close()
+  }
+
   run(): void {
     for (;;) {
       const job = this.#jobs.next()
@@ -84,6 +95,7 @@ class SendLoop {
   }
 
   #sendSync(): void {
+    this.#method?.rest?.()
     encodeSyncPacket(this.#packet.header, 0, this.#header.pagesAlloc, this.#shm.nextPacketNum())
     this.#named = -1
     this.#slots = 0
@@ -102,10 +114,11 @@ class SendLoop {
     header.normalPages = normal.pages
     header.zeroPages = zero.pages
     header.packetNum = this.#shm.nextPacketNum()
-    header.flags = this.#method.flag
+    this.#method ??= makeSendMethod(this.#task.compression, this.#shm, this.#task.channel)
     this.#beginVector()
     if (normal.pages > 0) block.aboutToRead(normal)
     header.nextPacketSize = normal.pages > 0 ? this.#method.prepare(normal, block, this.#vector) : 0
+    header.flags = this.#method.flag
     if (this.#named !== slot.block) this.#beginHeader(slot.block, idstr)
     encodePacketCounts(this.#packet.header, 0, header)
     this.#writeOffsets(normal, zero, block)

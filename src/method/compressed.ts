@@ -20,6 +20,8 @@ export interface Span {
 export interface Compressor {
   /** Appends `input` to the chunk, of which `used` bytes are in use; returns the bytes in use then. */
   compress(input: Span, chunk: PinnedBuffer, used: number, flush: boolean): number
+  /** Appends the end of the stream; what is compressed next begins another. Returns the bytes in use then. */
+  end(chunk: PinnedBuffer, used: number): number
   close(): void
 }
 
@@ -34,7 +36,7 @@ export interface Decompressor {
 }
 
 /** The part of a run that lies in one array. */
-function spanOf(block: RamBlock, offset: number, length: number): Span {
+export function spanOf(block: RamBlock, offset: number, length: number): Span {
   const place = block.place(offset, length)
   return { ...place, address: checkedAddress(block, offset, place.length) }
 }

@@ -158,8 +158,24 @@ export class RamSave {
     if (pages === 0) return
     spare.block = index
     this.#channels!.dispatch()
+    this.#queuedPages += pages
     this.#coordinator.checkStopped()
-    this.#pacer.sent(pages * this.pageSize, (ms) => {
+    this.#pace()
+  }
+
+  #queuedPages = 0
+  readonly #sent = (): number => {
+    const { shm } = this.#coordinator
+    const bytes = shm.sum(COUNTER.bytes, true)
+    if (!this.#channels) return bytes
+    // Batches that a channel has yet are taken to be like those before them.
+    const pages = shm.sum(COUNTER.normalPages, false) + shm.sum(COUNTER.zeroPages, false)
+    const size = pages === 0 ? this.pageSize : shm.sum(COUNTER.bytes, false) / pages
+    return bytes + Math.max(0, this.#queuedPages - pages) * size
+  }
+
+  #pace(): void {
+    this.#pacer.hold(this.#sent, (ms) => {
       this.#coordinator.shm.coordinator.wait(Math.min(ms, WAIT_MS))
       this.#coordinator.checkStopped()
     })
@@ -208,10 +224,7 @@ export class RamSave {
     shm.count(shm.coordinatorPlace, COUNTER.normalPages, this.#normalPages)
     this.#normalPages = 0
     this.#coordinator.checkStopped()
-    this.#pacer.sent(bytes, (ms) => {
-      shm.coordinator.wait(Math.min(ms, WAIT_MS))
-      this.#coordinator.checkStopped()
-    })
+    this.#pace()
   }
 }
 

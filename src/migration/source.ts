@@ -10,7 +10,7 @@ import { DirtyBitmap } from '../ram/dirty-bitmap.js'
 import { parseUuid } from '../wire/bytes.js'
 import { encodeEof, encodeVmdescHeader } from '../wire/stream.js'
 import { Migration } from './migration.js'
-import { completeParameters, type MigrationParameters } from './parameters.js'
+import { checkCompression, completeParameters, type MigrationParameters, sendMethodOptions } from './parameters.js'
 import { type SourcePlan, zeroPagesAt } from './source-coordinator.js'
 import type { MigrationStatistics } from './statistics.js'
 import type { MigrationThreads } from './threads.js'
@@ -54,7 +54,7 @@ export class MigrationSource extends Migration {
 
   /** @throws MultifdError ERR_MULTIFD_ARGUMENT for parameters, a uuid or blocks that are not valid */
   constructor(options: MigrationSourceOptions, extras: StreamExtras = emptyStream(options.ram)) {
-    super(completeParameters(options.parameters), options.logger)
+    super(completeParameters(options.parameters, 'source'), options.logger)
     this.#options = options
     this.#extras = extras
     if (options.ram.length === 0) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'there is no RAM block to migrate')
@@ -74,6 +74,7 @@ export class MigrationSource extends Migration {
   async migrate(uri: string, options: MigrateOptions = {}): Promise<MigrationStatistics> {
     const parsed = parseUri(uri)
     this.#checkTransport(parsed)
+    checkCompression(this.parameters)
     const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid } = this.#options
     const addresses = await resolveUri(parsed, false)
     if (!this.busy) await this.settled()
@@ -99,7 +100,10 @@ export class MigrationSource extends Migration {
         dirtyWords: ram.reduce((sum, { pages }) => sum + DirtyBitmap.words(pages), 0),
         startAtOnce: Math.max(2, availableParallelism()),
         plan,
-        channelPlan: { findZeroPages: zeroPagesAt(this.parameters, machineType) === 'channels' },
+        channelPlan: {
+          findZeroPages: zeroPagesAt(this.parameters, machineType) === 'channels',
+          compression: sendMethodOptions(this.parameters),
+        },
         signal: options.signal,
         onMessage: (message, threads) => {
           if (message.type === 'stop-program') this.#stopping = this.#stopProgram(options, threads)

@@ -39,8 +39,10 @@ export const CONTROL = {
   loading: 8,
   /** 1 once channels' threads that have ended may go. C writes. */
   dismissed: 9,
+  /** 1 once both sides know that each packet may have its own method. C writes, before the first pages. */
+  adaptive: 10,
 } as const
-export const CONTROL_WORDS = 10
+export const CONTROL_WORDS = 11
 
 /** Words of one channel's area. */
 export const CHANNEL = {
@@ -76,8 +78,14 @@ export const COUNTER = {
   remaining: 6,
   /** Coordinator only: pages made dirty per second in the last pass. */
   dirtyPagesRate: 7,
+  /** Channels only: flags of the compression methods in use. */
+  methods: 8,
+  /** Channels only: packets by what the adaptive method picked. */
+  picksNone: 9,
+  picksLow: 10,
+  picksHigh: 11,
 } as const
-export const COUNTER_WORDS = 8
+export const COUNTER_WORDS = 12
 
 /** Jobs that a channel's ring holds. Enough that a busy channel seldom sleeps, few enough that a pass ends soon. */
 export const RING_DEPTH = 8

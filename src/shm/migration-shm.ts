@@ -1,7 +1,17 @@
 // One thread's view of a migration's shared memory: the only place that reads and writes its words.
 
 import { makeSharedMemory, type SharedMemory } from '../wasm/kernel.js'
-import { CHANNEL, CHANNEL_WORDS, CONTROL, CONTROL_WORDS, COUNTER_WORDS, PACKET, type ShmShape, shmOffsets } from './layout.js'
+import {
+  CHANNEL,
+  CHANNEL_WORDS,
+  CONTROL,
+  CONTROL_WORDS,
+  COUNTER,
+  COUNTER_WORDS,
+  PACKET,
+  type ShmShape,
+  shmOffsets,
+} from './layout.js'
 import { PacketMemory } from './packet-memory.js'
 import { PageRuns } from './page-runs.js'
 import { Semaphore } from './semaphore.js'
@@ -144,6 +154,27 @@ export class MigrationShm {
 
   faultArmed(mask: number): boolean {
     return (Atomics.load(this.#control, CONTROL.faults) & mask) !== 0
+  }
+
+  /** Whether both sides know that each packet may have its own method. */
+  get adaptive(): boolean {
+    return Atomics.load(this.#control, CONTROL.adaptive) !== 0
+  }
+
+  agreeAdaptive(): void {
+    Atomics.store(this.#control, CONTROL.adaptive, 1)
+  }
+
+  /** Notes a compression method's flag as in use on a channel; for the channel's own thread. */
+  noteMethod(channel: number, flag: number): void {
+    this.setCounter(channel, COUNTER.methods, this.counter(channel, COUNTER.methods) | flag)
+  }
+
+  /** Flags of the compression methods in use. */
+  get methods(): number {
+    let flags = 0
+    for (let channel = 0; channel < this.channels; channel++) flags |= this.counter(channel, COUNTER.methods)
+    return flags
   }
 
   nextPacketNum(): number {
