@@ -1,15 +1,23 @@
 // multifd send: a snapshot to a QEMU that waits for one.
 
 import { type Command, Option } from 'commander'
-import { DEFAULT_PARAMETERS, type MigrationParameters, ZERO_PAGE_DETECTIONS } from '../migration/parameters.js'
+import { MultifdError } from '../errors.js'
+import {
+  COMPRESSIONS,
+  DEFAULT_PARAMETERS,
+  type MigrationParameters,
+  ZERO_PAGE_DETECTIONS,
+} from '../migration/parameters.js'
 import { SnapshotSender } from '../snapshot/send.js'
-import { byteCount, type CommonOptions, commonParameters, secondsOption, withCommonOptions } from './options.js'
+import { byteCount, type CommonOptions, commonParameters, secondsOption, whole, withCommonOptions } from './options.js'
 import { conduct, makeLogger } from './report.js'
 
 interface Options extends CommonOptions {
   returnPath: boolean
   maxBandwidth: number
   zeroPageDetection: MigrationParameters['zeroPageDetection']
+  compression: MigrationParameters['multifdCompression']
+  compressionLevel?: number
   connectTimeout: number
   completionTimeout: number
 }
@@ -47,6 +55,12 @@ export function sendCommand(program: Command): void {
         .default(DEFAULT_PARAMETERS.zeroPageDetection),
     )
     .addOption(
+      new Option('--compression <method>', 'of the channels; auto: by what the link is worth, to a multifd destination')
+        .choices(COMPRESSIONS)
+        .default(DEFAULT_PARAMETERS.multifdCompression),
+    )
+    .addOption(new Option('--compression-level <n>', 'zlib 0 to 9, zstd 0 to 20 (default: 1)').argParser(whole(0, 20)))
+    .addOption(
       secondsOption(
         '--connect-timeout <seconds>',
         'longest time that a connection may take',
@@ -68,12 +82,14 @@ export function sendCommand(program: Command): void {
 
 function prepare(file: string, uri: string, options: Options) {
   const { returnPath, maxBandwidth, zeroPageDetection, uuid } = options
+  const compression = compressionParameters(options)
   const sender = new SnapshotSender(file, {
     parameters: {
       ...commonParameters(options),
       returnPath,
       maxBandwidth,
       zeroPageDetection,
+      ...compression,
       connectTimeoutMs: options.connectTimeout,
       completionTimeoutMs: options.completionTimeout,
     },
@@ -87,4 +103,11 @@ function prepare(file: string, uri: string, options: Options) {
     outcome: () => 'sent',
     close: () => sender.close(),
   }
+}
+
+function compressionParameters({ compression, compressionLevel: level }: Options): Partial<MigrationParameters> {
+  if (level === undefined) return { multifdCompression: compression }
+  if (compression === 'zlib') return { multifdCompression: compression, multifdZlibLevel: level }
+  if (compression === 'zstd') return { multifdCompression: compression, multifdZstdLevel: level }
+  throw new MultifdError('ERR_MULTIFD_ARGUMENT', `compression ${compression} has no level: it is zlib's and zstd's`)
 }

@@ -1,10 +1,10 @@
 // Which method a channel's next packet gets: none, zstd at a low level, or zstd at a higher one.
 //
 // What counts is the time that a byte of pages takes, from one packet to the next, whatever it is spent on. A window of
-// packets tells it for the method in use. For the others it is foreseen: compressing and sending go on side by side, so
-// the slower of the two decides, `max(cost, ratio × link)`. Cost and ratio come from small samples, the link from how
-// fast the packets of the window left. A change that turns out slower than what it was to better is taken back, and not
-// tried again for a while. Pure: figures in, choice out.
+// packets tells it for the method in use. For the others it is foreseen: where processors are free, compressing and
+// sending go on side by side, so the slower of the two decides, `max(cost, ratio × link)`. Cost and ratio come from small
+// samples, the link from how fast the packets of the window left. That is a promise: it is tried, and what does not keep
+// it, because processors were not free, is taken back and left alone for a while. Pure: figures in, choice out.
 
 export const CHOICES = ['none', 'low', 'high'] as const
 export type Choice = (typeof CHOICES)[number]
@@ -21,20 +21,24 @@ export interface PacketFigures {
   totalMs: number
 }
 
-/** Shortest window: enough packets that a hiccup does not decide, and enough time for the clock. */
-const WINDOW_PACKETS = 4
-const WINDOW_MS = 10
+/** Shortest window: enough packets that a hiccup does not decide; on a slow link fewer take long enough. */
+const WINDOWS = [
+  { packets: 4, ms: 20 },
+  { packets: 2, ms: 30 },
+] as const
 /** Packets after a change that fill or empty what lies between the channel and the link. */
 const SETTLE_PACKETS = 2
 /** A change must promise this share of the time, at most. */
 const WORTH = 0.92
-/** A change is taken back when it takes more than this share of the time before. */
-const WORSE = 1.03
-/** A share of the time spent on compressing above which the link is not what it waits for. */
-const BUSY = 0.9
+/** It is kept when it takes less than this share of the time before, and given up early above the other. */
+const KEPT = 0.97
+const HOPELESS = 1.5
+const HOPELESS_PACKETS = 2
+/** A share of the time spent on compressing above which the time says little of the link. */
+const BUSY = 0.5
 /** Windows until what failed is tried again, and until less compression is tried by a channel that never waits. */
-const RETRY_WINDOWS = 8
-const RETRY_WINDOWS_MAX = 128
+const RETRY_WINDOWS = 16
+const RETRY_WINDOWS_MAX = 256
 const PROBE_WINDOWS = 32
 const PROBE_WINDOWS_MAX = 256
 /** Windows between samples: while they matter, and while compressing is far too slow for the link. */
@@ -64,6 +68,8 @@ export class AdaptivePolicy {
   readonly #retry: Record<Choice, number> = { none: RETRY_WINDOWS, low: RETRY_WINDOWS, high: RETRY_WINDOWS }
   // ms that the link takes for a byte of payload, as last seen; it may be faster.
   #link = Number.POSITIVE_INFINITY
+  // ms a byte of pages takes with the choice that is kept.
+  #time: number | undefined
   #trial: Trial | undefined
   #windows = 0
   #sampleAt = 0
@@ -107,7 +113,11 @@ export class AdaptivePolicy {
     this.#wire += wire
     this.#compressMs += compressMs
     this.#totalMs += totalMs
-    if (this.#packets >= WINDOW_PACKETS && this.#totalMs >= WINDOW_MS) this.#closeWindow()
+    const whole = WINDOWS.some(({ packets, ms }) => this.#packets >= packets && this.#totalMs >= ms)
+    if (whole) this.#closeWindow()
+    else if (this.#trial && this.#packets >= HOPELESS_PACKETS) {
+      if (this.#totalMs / this.#raw > HOPELESS * this.#trial.before) this.#closeWindow()
+    }
   }
 
   get #far(): boolean {
@@ -135,11 +145,18 @@ export class AdaptivePolicy {
     this.#begin(0)
     const trial = this.#trial
     this.#trial = undefined
-    if (trial && time > WORSE * trial.before) this.#takeBack(trial.from)
-    else {
-      if (trial) this.#retry[this.#choice] = RETRY_WINDOWS
-      this.#choose(time, busy)
+    if (trial && time > KEPT * trial.before) {
+      this.#takeBack(trial.from)
+      return
     }
+    if (trial) {
+      this.#retry[this.#choice] = RETRY_WINDOWS
+      this.#probeEvery = PROBE_WINDOWS
+      this.#probeAt = this.#windows + PROBE_WINDOWS
+      this.#time = time
+    }
+    this.#time = this.#time === undefined ? time : this.#time + FRESH * (time - this.#time)
+    this.#choose(this.#time, busy)
   }
 
   #takeBack(from: Choice): void {
@@ -150,6 +167,7 @@ export class AdaptivePolicy {
     this.#probeAt = this.#windows + this.#probeEvery
     this.#choice = from
     this.#begin(SETTLE_PACKETS)
+    // #time is still that of `from`.
   }
 
   #choose(time: number, busy: boolean): void {

@@ -61,7 +61,10 @@ export class AdaptiveSend implements SendMethod {
   readonly #last = { raw: 0, wire: 0, compressMs: 0, totalMs: 0 }
 
   /** @param picked is told the choice of every packet with data */
-  constructor(picked: (choice: Choice) => void, policy: Pick<AdaptivePolicy, keyof AdaptivePolicy> = new AdaptivePolicy()) {
+  constructor(
+    picked: (choice: Choice) => void,
+    policy: Pick<AdaptivePolicy, keyof AdaptivePolicy> = new AdaptivePolicy(),
+  ) {
     this.#picked = picked
     this.#policy = policy
   }
