@@ -5,7 +5,7 @@ import { randomFillSync } from 'node:crypto'
 import { Command } from 'commander'
 import { byteCount, whole } from '../src/cli/options.js'
 import { MigrationDestination, type MigrationParameters, MigrationSource, RamBlock } from '../src/index.js'
-import { median } from './statistics.js'
+import { spread } from './statistics.js'
 
 const BANDWIDTHS = [0.05e9, 0.5e9, 5e9]
 const CHOICES: Record<string, Partial<MigrationParameters>> = {
@@ -86,7 +86,7 @@ for (const bandwidth of BANDWIDTHS) {
     }
   }
   console.log(`at ${bandwidth / 1e9} GB/s, ${channels} channels, median of ${runs}:`)
-  const medians = new Map([...times].map(([name, list]) => [name, median(list)]))
+  const medians = new Map([...times].map(([name, list]) => [name, spread(list).median]))
   const best = Math.min(...[...medians].filter(([name]) => name !== 'auto').map(([, ms]) => ms))
   for (const [name, ms] of medians) {
     const { wire, picks } = last.get(name)!

@@ -71,6 +71,7 @@ function badPacket(title: string, expected: Expected, make: () => Buffer): Case 
   return {
     title,
     channel: 1,
+    parameters: { multifdCompression: 'none' },
     ...expected,
     async play(source) {
       await source.begin()
