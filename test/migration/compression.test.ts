@@ -188,17 +188,17 @@ for (const method of ['zlib', 'zstd'] as const) {
   })
 
   t.test(`${method}: maxBandwidth counts what is on the wire`, options, async (t) => {
-    const ram = allocate([{ idstr: 'heap', size: 16 * MiB }])
+    const ram = allocate([{ idstr: 'heap', size: 8 * MiB }])
     // Half of each page is noise.
     const bytes = ram[0]!.bytes()
     for (let at = 0; at < bytes.length; at += PAGE) bytes.set(randomFillSync(Buffer.alloc(PAGE / 2)), at)
-    const parameters = { multifdCompression: method, maxBandwidth: 16 * MiB }
+    const parameters = { multifdCompression: method, maxBandwidth: 4 * MiB }
     const { sent } = await migrate(t, { ram, parameters })
     const activeMs = sent.totalTime - sent.setupTime!
-    const expectedMs = (sent.ram.transferred * 1000) / (16 * MiB)
-    t.ok(expectedMs < 700, 'it is less than the pages')
+    const expectedMs = (sent.ram.transferred * 1000) / (4 * MiB)
+    t.ok(expectedMs < 1400, 'it is less than the pages, which would take 2000 ms')
     t.ok(activeMs > 0.8 * expectedMs, `${Math.round(activeMs)} ms for what takes ${Math.round(expectedMs)}`)
-    t.ok(activeMs < expectedMs + 400, 'and pages do not count')
+    t.ok(activeMs < 1900, 'and pages do not count')
   })
 }
 
@@ -380,6 +380,7 @@ for (const method of ['zlib', 'zstd'] as const) {
       await source.begin()
       for (const bytes of packets) source.channels[1]!.send(bytes)
       if (closes) source.channels[1]!.close()
+      else source.sync()
       tells(t, await rejection(destination.completed), { code, says, channel: 1 })
       await destination.close()
       source.destroy()
