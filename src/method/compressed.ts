@@ -125,8 +125,8 @@ export class CompressedRecv implements RecvMethod {
         throw bad(`a chunk of ${size} bytes has ${got} bytes of pages, expected ${expected}`)
       }
     }
-    // What is left may be the flush's own mark, which makes no bytes.
-    const more = this.#decompressor.inputLeft > 0 ? this.#decompressor.fill(this.#spill) : 0
+    // What is left may be the flush's own mark, which makes no bytes; and what was read may have made more than had room.
+    const more = this.#decompressor.fill(this.#spill)
     if (more > 0 || this.#decompressor.inputLeft > 0) {
       throw bad(`a chunk of ${size} bytes expands to more than ${runs.pages} pages`)
     }
