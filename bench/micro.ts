@@ -3,6 +3,7 @@
 import { RecvLoop } from '../src/channel/recv.js'
 import type { Channel } from '../src/io/channel.js'
 import { type AddressRange, IoVector } from '../src/io/iovec.js'
+import { RecvMethods } from '../src/method/methods.js'
 import { NoneSend } from '../src/method/none.js'
 import { RamBlock, ZERO_MASK_PAGES } from '../src/ram/block.js'
 import { MemoryLoadBlock } from '../src/ram/load-block.js'
@@ -115,6 +116,7 @@ function decoder(block: RamBlock, step: number): () => void {
     const context = {
       channel: { name: 0, readFull } as unknown as Channel,
       packet,
+      methods: new RecvMethods(),
       pageSize: PAGE,
       blocks: () => [heap],
       barrier: () => {},

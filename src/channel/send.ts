@@ -4,6 +4,7 @@ import { FAULT } from '../faults.js'
 import { DescriptorChannel } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { SendMethod } from '../method/method.js'
+import { makeSendMethod, type SendMethodOptions } from '../method/methods.js'
 import { NoneSend } from '../method/none.js'
 import { RamBlock, type RamBlockHandle, ZERO_MASK_PAGES } from '../ram/block.js'
 import { COUNTER, JOB, PACKETS_AT_ONCE } from '../shm/layout.js'
@@ -25,6 +26,7 @@ export interface SendTask extends ChannelTask {
   findZeroPages: boolean
   /** Sends without copying that may be under way at a time; undefined: pages are copied. */
   zeroCopySends?: number
+  compression: SendMethodOptions
 }
 
 /** What the coordinator hands over once the channel is connected and its initial packet sent. */
@@ -38,7 +40,12 @@ export interface SendHandOver {
 /** Runs a channel until the coordinator ends it. The descriptor stays the coordinator's to close. */
 export function runSend(task: SendTask): ThreadOutcome {
   return runChannelThread(task, `mig/src/send_${task.channel}`, (shm) => {
-    new SendLoop(shm, task, waitHandOver<SendHandOver>(shm, task)).run()
+    const loop = new SendLoop(shm, task, waitHandOver<SendHandOver>(shm, task))
+    try {
+      loop.run()
+    } finally {
+      loop.close()
+    }
   })
 }
 
@@ -58,7 +65,10 @@ class SendLoop {
   readonly #jobs: SlotWorker
   readonly #channel: DescriptorChannel
   readonly #blocks: { block: RamBlock; idstr: Uint8Array }[]
-  readonly #method: SendMethod = new NoneSend()
+  // Made at the first pages: by then it is settled which it is.
+  #method: SendMethod | undefined
+  // Whether packets go one by one: a compressor has room for one payload, and zero copy is for one packet's pages.
+  #alone = false
   readonly #perPacket: number
   readonly #packet: PacketMemory
   readonly #headers: Header[]
@@ -84,6 +94,10 @@ class SendLoop {
     this.#vector = new IoVector(this.#packet)
   }
 
+  close(): void {
+    this.#method?.close()
+  }
+
   run(): void {
     for (;;) {
       const job = this.#jobs.next()
@@ -96,6 +110,7 @@ class SendLoop {
   }
 
   #sendSync(): void {
+    this.#method?.rest?.()
     const header = this.#headers[this.#packets]!
     encodeSyncPacket(header.memory.view, 0, this.#perPacket, this.#shm.nextPacketNum())
     header.named = -1
@@ -122,6 +137,7 @@ class SendLoop {
     const sort = this.#task.findZeroPages && hasZeroPages(slot.runs, block)
     const normal = sort ? this.#sortPages(slot.runs, block) : slot.runs
     if (!this.#vector.hasRoom(1 + normal.pages)) this.#flush()
+    this.#method ??= this.#makeMethod()
     const header = this.#headers[this.#packets]!
     if (header.named !== slot.block) this.#beginHeader(header, slot.block, idstr)
     this.#vector.push(header.range, 0, header.range.size)
@@ -137,9 +153,13 @@ class SendLoop {
     this.#packets++
     this.#normalPages += normal.pages
     this.#zeroPages += zero.pages
-    // A compressor has room for one payload, and zero copy is for one packet's pages.
-    const alone = flag !== 0 || this.#zeroCopy
-    if (this.#packets === PACKETS_AT_ONCE || alone || !this.#jobs.moreAfterThis) this.#flush()
+    if (this.#packets === PACKETS_AT_ONCE || this.#alone || !this.#jobs.moreAfterThis) this.#flush()
+  }
+
+  #makeMethod(): SendMethod {
+    const method = makeSendMethod(this.#task.compression, this.#shm, this.#task.channel)
+    this.#alone = this.#zeroCopy || !(method instanceof NoneSend)
+    return method
   }
 
   // Into the packet's own lists.

@@ -2,9 +2,14 @@
 
 import { type Command, Option } from 'commander'
 import { MultifdError } from '../errors.js'
-import { DEFAULT_PARAMETERS, type MigrationParameters, ZERO_PAGE_DETECTIONS } from '../migration/parameters.js'
+import {
+  COMPRESSIONS,
+  DEFAULT_PARAMETERS,
+  type MigrationParameters,
+  ZERO_PAGE_DETECTIONS,
+} from '../migration/parameters.js'
 import { SnapshotSender } from '../snapshot/send.js'
-import { byteCount, type CommonOptions, commonParameters, secondsOption, withCommonOptions } from './options.js'
+import { byteCount, type CommonOptions, commonParameters, secondsOption, whole, withCommonOptions } from './options.js'
 import { conduct, makeLogger } from './report.js'
 
 interface Options extends CommonOptions {
@@ -14,6 +19,8 @@ interface Options extends CommonOptions {
   zeroPageDetection: MigrationParameters['zeroPageDetection']
   xbzrle?: true
   xbzrleCacheSize?: number
+  compression: MigrationParameters['multifdCompression']
+  compressionLevel?: number
   connectTimeout: number
   completionTimeout: number
 }
@@ -59,6 +66,12 @@ export function sendCommand(program: Command): void {
       ).argParser(byteCount),
     )
     .addOption(
+      new Option('--compression <method>', 'of the channels; auto: by what the link is worth, to a multifd destination')
+        .choices(COMPRESSIONS)
+        .default(DEFAULT_PARAMETERS.multifdCompression),
+    )
+    .addOption(new Option('--compression-level <n>', 'zlib 0 to 9, zstd 0 to 20 (default: 1)').argParser(whole(0, 20)))
+    .addOption(
       secondsOption(
         '--connect-timeout <seconds>',
         'longest time that a connection may take',
@@ -80,6 +93,7 @@ export function sendCommand(program: Command): void {
 
 function prepare(file: string, uri: string, options: Options) {
   const { returnPath, maxBandwidth, zeroPageDetection, uuid } = options
+  const compression = compressionParameters(options)
   const { xbzrle = false, xbzrleCacheSize } = options
   if (xbzrleCacheSize !== undefined && !xbzrle) {
     throw new MultifdError('ERR_MULTIFD_ARGUMENT', '--xbzrle-cache-size is of no use without --xbzrle')
@@ -93,6 +107,7 @@ function prepare(file: string, uri: string, options: Options) {
       zeroPageDetection,
       xbzrle,
       ...(xbzrleCacheSize === undefined ? {} : { xbzrleCacheSize }),
+      ...compression,
       connectTimeoutMs: options.connectTimeout,
       completionTimeoutMs: options.completionTimeout,
     },
@@ -106,4 +121,11 @@ function prepare(file: string, uri: string, options: Options) {
     outcome: () => 'sent',
     close: () => sender.close(),
   }
+}
+
+function compressionParameters({ compression, compressionLevel: level }: Options): Partial<MigrationParameters> {
+  if (level === undefined) return { multifdCompression: compression }
+  if (compression === 'zlib') return { multifdCompression: compression, multifdZlibLevel: level }
+  if (compression === 'zstd') return { multifdCompression: compression, multifdZstdLevel: level }
+  throw new MultifdError('ERR_MULTIFD_ARGUMENT', `compression ${compression} has no level: it is zlib's and zstd's`)
 }

@@ -10,7 +10,7 @@ import { parseUuid } from '../wire/bytes.js'
 import type { DestinationPlan } from './destination-coordinator.js'
 import type { GuestImage } from './memory-target.js'
 import { Migration } from './migration.js'
-import { completeParameters, type MigrationParameters } from './parameters.js'
+import { checkCompression, completeParameters, type MigrationParameters } from './parameters.js'
 import { PROGRAM_MACHINE_TYPE } from './source.js'
 import type { MigrationStatistics } from './statistics.js'
 
@@ -51,7 +51,7 @@ export class Receiver extends Migration {
   protected image: GuestImage | undefined
 
   constructor(options: ReceiveOptions, target: TargetPlan) {
-    super(completeParameters(options.parameters), options.logger)
+    super(completeParameters(options.parameters, 'destination'), options.logger)
     this.#options = options
     this.#target = target
     if (options.uuid !== undefined) parseUuid(options.uuid)
@@ -69,6 +69,7 @@ export class Receiver extends Migration {
     if (parsed.transport === 'fd' && this.parameters.multifd) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'fd: is one connection: switch multifd off, or use tcp: or unix:')
     }
+    checkCompression(this.parameters)
     const addresses = await resolveUri(parsed, true)
     if (!this.busy) await this.settled()
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
@@ -90,7 +91,7 @@ export class Receiver extends Migration {
       // Any of them may be the first that something comes on.
       startAtOnce: this.parameters.multifdChannels,
       plan,
-      channelPlan: {},
+      channelPlan: { compression: this.parameters.multifdCompression },
       signal,
       ...(this.#options.faults === undefined ? {} : { faults: this.#options.faults }),
       onMessage: (message) => {

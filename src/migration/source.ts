@@ -10,7 +10,7 @@ import { DirtyBitmap } from '../ram/dirty-bitmap.js'
 import { parseUuid } from '../wire/bytes.js'
 import { encodeEof, encodeVmdescHeader } from '../wire/stream.js'
 import { Migration } from './migration.js'
-import { completeParameters, type MigrationParameters } from './parameters.js'
+import { checkCompression, completeParameters, type MigrationParameters, sendMethodOptions } from './parameters.js'
 import { type SourcePlan, zeroPagesAt } from './source-coordinator.js'
 import type { MigrationStatistics } from './statistics.js'
 import type { MigrationThreads } from './threads.js'
@@ -57,7 +57,7 @@ export class MigrationSource extends Migration {
 
   /** @throws MultifdError ERR_MULTIFD_ARGUMENT for parameters, a uuid or blocks that are not valid */
   constructor(options: MigrationSourceOptions, extras: StreamExtras = emptyStream(options.ram)) {
-    super(completeParameters(options.parameters), options.logger)
+    super(completeParameters(options.parameters, 'source'), options.logger)
     this.#options = options
     this.#extras = extras
     checkZeroCopy(this.parameters)
@@ -84,6 +84,7 @@ export class MigrationSource extends Migration {
     const parsed = parseUri(uri)
     this.#checkTransport(parsed)
     const sends = zeroCopySends(this.parameters, parsed)
+    checkCompression(this.parameters)
     const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid, faults } = this.#options
     const addresses = await resolveUri(parsed, false)
     if (!this.busy) await this.settled()
@@ -111,6 +112,7 @@ export class MigrationSource extends Migration {
         plan,
         channelPlan: {
           findZeroPages: zeroPagesAt(this.parameters, machineType) === 'channels',
+          compression: sendMethodOptions(this.parameters),
           ...(sends === undefined ? {} : { zeroCopySends: sends }),
         },
         ...(faults === undefined ? {} : { faults }),

@@ -1,5 +1,6 @@
 // A migration's figures, as query-migrate has them, in camelCase.
 
+import { type MethodName, methodName } from '../method/methods.js'
 import { COUNTER } from '../shm/layout.js'
 import type { MigrationShm } from '../shm/migration-shm.js'
 import type { MigrationStatus } from './status.js'
@@ -59,6 +60,10 @@ export interface MigrationStatistics {
   setupTime?: number
   downtime?: number
   expectedDowntime?: number
+  /** What the channels do with pages, as far as they have come. */
+  multifdCompression: MethodName | 'adaptive'
+  /** Source, adaptive: packets by what they got. */
+  multifdPicks?: { none: number; low: number; high: number }
   ram: RamStatistics
   /** Where XBZRLE is on, and on a destination where it came. */
   xbzrleCache?: XbzrleCacheStatistics
@@ -111,12 +116,19 @@ export function readStatistics(input: StatisticsInput): MigrationStatistics {
   const normal = shm.sum(COUNTER.normalPages, true)
   const duplicate = shm.sum(COUNTER.zeroPages, true)
   const xbzrlePages = own(COUNTER.xbzrlePages)
+  const picks = {
+    none: shm.sum(COUNTER.picksNone, false),
+    low: shm.sum(COUNTER.picksLow, false),
+    high: shm.sum(COUNTER.picksHigh, false),
+  }
   const activeMs = Math.max(1, totalTime - (setupTime ?? 0))
   return {
     status,
     totalTime,
     ...(setupTime === undefined ? {} : { setupTime }),
     ...times,
+    multifdCompression: shm.adaptive ? 'adaptive' : methodName(shm.methods),
+    ...(picks.none + picks.low + picks.high > 0 && { multifdPicks: picks }),
     ram: {
       transferred,
       remaining: own(COUNTER.remaining),
