@@ -40,7 +40,7 @@ export interface ThreadsOptions {
 }
 
 // Longest wait, when the process exits, for threads that have only just started; they need a fraction of it.
-const LOAD_MS = 2000
+const LOAD_MS = 500
 
 // Only the process itself knows that it exits: its threads must leave their system calls, which it waits for.
 const running = new Set<MigrationShm>()

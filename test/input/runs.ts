@@ -5,7 +5,7 @@ import { RecvLoop } from '../../src/channel/recv.js'
 import { type ErrorCode, MultifdError, type PlainError } from '../../src/errors.js'
 import { DescriptorChannel } from '../../src/io/descriptor-channel.js'
 import { StreamReader } from '../../src/io/stream-reader.js'
-import { RecvMethods } from '../../src/method/methods.js'
+import { type MethodName, RecvMethods } from '../../src/method/methods.js'
 import { runDestination } from '../../src/migration/destination-coordinator.js'
 import { readDeviceState } from '../../src/migration/device-state.js'
 import { type LoadSetup, type LoadTarget, ProgramTarget } from '../../src/migration/load-target.js'
@@ -48,10 +48,10 @@ function openChannel(fd: number, name: 'main' | number): DescriptorChannel {
 const PACKET = PacketMemory.alone()
 
 /** Receives a multifd channel, from after its initial packet on; its barriers are passed at once. Closes `fd`. */
-export function receiveChannel(fd: number, blocks: LoadBlock[]): Ending {
+export function receiveChannel(fd: number, blocks: LoadBlock[], agreed: MethodName | 'auto' = 'auto'): Ending {
   const channel = openChannel(fd, 0)
   let barriers = 0
-  const methods = new RecvMethods()
+  const methods = new RecvMethods(agreed)
   try {
     new RecvLoop({
       channel,
