@@ -4,3 +4,9 @@ export const FAULT = {
   /** A receiving channel does not wait at SYNC: shows what the barrier is for. */
   recvWithoutBarrier: 1,
 } as const
+
+/** What a kernel can lack. */
+export type KernelFeature = 'userfaultfd' | 'wp-async' | 'wp-unpopulated' | 'wp-shmem' | 'pagemap-scan'
+
+/** Features that a test takes from the kernel, in the thread that adds them: the call that needs one fails as it would. */
+export const missingFromKernel = new Set<KernelFeature>()

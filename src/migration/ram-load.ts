@@ -84,7 +84,9 @@ export class RamLoad {
    * @throws MultifdError ERR_MULTIFD_BLOCK
    */
   checkComplete(mayLack: (idstr: string) => boolean): void {
-    for (const { block, received } of this.#blocks!) {
+    for (const loaded of this.#blocks!) {
+      loaded.excuseDiscarded()
+      const { block, received } = loaded
       const missing = block.pages - received.count()
       if (missing === 0 || mayLack(block.idstr)) continue
       const first = received.next(0, false) * block.pageSize

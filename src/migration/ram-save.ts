@@ -3,6 +3,7 @@
 import type { StreamWriter } from '../io/stream-writer.js'
 import type { RamBlock } from '../ram/block.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
+import { type DirtyLog, dirtyLogOf } from '../ram/dirty-log.js'
 import { COUNTER, JOB, SLOT } from '../shm/layout.js'
 import { SlotDispatcher } from '../shm/slots.js'
 import { PACKET_DATA_SIZE } from '../wire/multifd-packet.js'
@@ -29,6 +30,7 @@ export class RamSave {
   readonly #coordinator: Coordinator
   readonly #writer: StreamWriter
   readonly #options: RamSaveOptions
+  readonly #logs: DirtyLog[]
   readonly #dirty: DirtyBitmap[]
   readonly #dispatcher: SlotDispatcher | undefined
   readonly #pacer: Pacer
@@ -43,7 +45,8 @@ export class RamSave {
     this.#writer = writer
     this.#options = options
     this.pageSize = options.blocks[0]!.pageSize
-    this.#dirty = options.blocks.map((block) => new DirtyBitmap(block.pages))
+    this.#logs = options.blocks.map(dirtyLogOf)
+    this.#dirty = options.blocks.map((block) => new DirtyBitmap(block.pages, block))
     this.#dispatcher = coordinator.shm.channels > 0 ? new SlotDispatcher(coordinator.shm, ACTIVE_AT_FIRST) : undefined
     this.#pacer = new Pacer(coordinator.parameters.maxBandwidth)
   }
@@ -55,16 +58,21 @@ export class RamSave {
 
   /** Everything is to be sent. What the logs gathered before is part of it. */
   start(): void {
-    for (const [index, block] of this.#options.blocks.entries()) {
-      this.#dirty[index]!.takeFrom(block.dirty)
+    for (const [index, log] of this.#logs.entries()) {
+      log.start()
       this.#dirty[index]!.setAll()
     }
+  }
+
+  /** Lets the dirty logs go. Idempotent. */
+  stop(): void {
+    for (const log of this.#logs) log.stop()
   }
 
   /** Takes over what the dirty logs gathered. Returns how many pages were new. */
   synchronise(): number {
     let added = 0
-    for (const [index, block] of this.#options.blocks.entries()) added += this.#dirty[index]!.takeFrom(block.dirty)
+    for (const [index, log] of this.#logs.entries()) added += log.synchronise(this.#dirty[index]!)
     return added
   }
 

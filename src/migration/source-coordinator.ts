@@ -93,6 +93,8 @@ class SourceRun {
       this.#switchover()
     } catch (error) {
       throw this.#betterReason(error)
+    } finally {
+      this.#ram.stop()
     }
   }
 

@@ -50,10 +50,12 @@ function map(length: number, protection: number, flags: number, fd: number, offs
 /**
  * Maps bytes [offset, offset + length) of an open file, shared: what is written there is the file's content.
  *
+ * @param reserve whether huge pages are set aside for all of it at once
  * @throws MultifdError ERR_MULTIFD_FILE
  */
-export function mapFile(fd: number, offset: number, length: number, writable: boolean): Mapping {
-  return map(length, writable ? PROT_READ_WRITE : PROT_READ, MAP_SHARED, fd, offset, 'a file')
+export function mapFile(fd: number, offset: number, length: number, writable: boolean, reserve = true): Mapping {
+  const flags = MAP_SHARED | (reserve ? 0 : MAP_NORESERVE)
+  return map(length, writable ? PROT_READ_WRITE : PROT_READ, flags, fd, offset, 'a file')
 }
 
 /** Maps fresh memory that reads as zero and takes no room before it is written. */

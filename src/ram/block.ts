@@ -2,6 +2,7 @@
 
 import { closeSync, fstatSync, ftruncateSync, openSync } from 'node:fs'
 import { MultifdError } from '../errors.js'
+import { type Backing, backingOf, MEMORY_BACKING, takesRoom } from '../os/backing.js'
 import { ERRNO, errno, errnoName } from '../os/libc.js'
 import {
   addressOf,
@@ -14,8 +15,12 @@ import {
   populate,
   viewOf,
 } from '../os/memory.js'
+import { dropPages, removePages } from '../os/residency.js'
 import { SharedBitmap } from '../shm/bitmap.js'
 import { encodeIdstr } from '../wire/multifd-packet.js'
+import { type AdoptableMemory, AdoptedMemory } from './adopted-memory.js'
+import type { DirtyLogKind } from './dirty-log.js'
+import { type DiscardManagerHandle, RamDiscardManager, type SparseOptions } from './discard-manager.js'
 
 /** Largest block that {@link RamBlock.allocate} makes: what a shared WebAssembly.Memory can hold. */
 export const ALLOCATE_MAX = 2 ** 32
@@ -42,6 +47,25 @@ export interface RamBlockHandle {
   dirty: SharedArrayBuffer
   /** Pages that have data; the others are zero whatever lies there. Absent: the memory itself tells. */
   populated?: SharedArrayBuffer
+  /** Absent: memory of the process itself. */
+  backing?: Backing
+  /** How changes are found. Absent: the program marks them. */
+  dirtyLog?: DirtyLogKind
+  /** Of a sparse block. */
+  sparse?: DiscardManagerHandle
+}
+
+/** What every block can be made with. */
+export interface RamBlockOptions {
+  idstr: string
+  /** Bytes, a multiple of 4096. */
+  size: number
+  /** How a migration learns what the program changes: it says so (`explicit`), or the kernel does. Default `explicit`. */
+  dirtyLog?: DirtyLogKind
+  /** Makes the block sparse: only what its manager populates has content. At first that is nothing. */
+  discardManager?: SparseOptions
+  /** Makes all of it resident at once. Not for a sparse block, which would be none then. Default false. */
+  prealloc?: boolean
 }
 
 export class RamBlock {
@@ -55,11 +79,18 @@ export class RamBlock {
   readonly populated: SharedBitmap | undefined
   /** The memory as words where it is JavaScript's. */
   readonly words: Int32Array | undefined
+  /** How a migration learns what the program changes. */
+  readonly dirtyLog: DirtyLogKind
+  /** What stands behind the memory. */
+  readonly backing: Backing
+  /** Of a sparse block: what of it has content. */
+  readonly discardManager: RamDiscardManager | undefined
+  readonly #adopted: AdoptedMemory | undefined
   readonly #windows: Uint8Array[] = []
   #whole: Uint8Array | undefined
   #mapping: Mapping | undefined
 
-  private constructor(handle: RamBlockHandle, mapping?: Mapping) {
+  private constructor(handle: RamBlockHandle, mapping?: Mapping, adopted?: AdoptedMemory) {
     this.idstr = handle.idstr
     this.size = handle.size
     this.pageSize = handle.pageSize
@@ -68,7 +99,11 @@ export class RamBlock {
     this.dirty = new SharedBitmap(this.pages, handle.dirty)
     this.populated = handle.populated && new SharedBitmap(this.pages, handle.populated)
     this.words = handle.memory && new Int32Array(handle.memory, 0, handle.size / 4)
+    this.dirtyLog = handle.dirtyLog ?? 'explicit'
+    this.backing = handle.backing ?? MEMORY_BACKING
+    this.discardManager = handle.sparse && new RamDiscardManager(this, handle.sparse)
     this.#mapping = mapping
+    this.#adopted = adopted
   }
 
   /**
@@ -78,8 +113,9 @@ export class RamBlock {
    * @param options.size in bytes, a multiple of 4096, up to 4 GiB; any number of blocks
    * @throws MultifdError ERR_MULTIFD_ARGUMENT for a bad name or size, ERR_MULTIFD_UNSUPPORTED off Linux
    */
-  static allocate(options: { idstr: string; size: number }): RamBlock {
+  static allocate(options: RamBlockOptions): RamBlock {
     const { idstr, size } = checkShape(options)
+    const extras = extrasOf(options, HOST_PAGE_SIZE)
     if (size > ALLOCATE_MAX) {
       throw new MultifdError(
         'ERR_MULTIFD_ARGUMENT',
@@ -96,7 +132,29 @@ export class RamBlock {
     const address = addressOf(new Uint8Array(memory))
     adviseHugePages(address, size)
     const pageSize = HOST_PAGE_SIZE
-    return new RamBlock({ idstr, size, pageSize, address, memory, dirty: new SharedBitmap(size / pageSize).buffer })
+    const dirty = new SharedBitmap(size / pageSize).buffer
+    const block = new RamBlock({ idstr, size, pageSize, address, memory, dirty, ...extras })
+    if (options.prealloc) block.#populate()
+    return block
+  }
+
+  /**
+   * Memory that other code owns, as it is: a WebAssembly.Memory, shared or not, or a buffer that begins on a page. The
+   * block covers what is there now. The program writes as it likes, from any thread and through the kernel, and need
+   * mark nothing; it must not let the memory grow while it migrates.
+   *
+   * @param options.dirtyLog default `kernel`
+   * @throws MultifdError ERR_MULTIFD_ARGUMENT for a bad name or memory, ERR_MULTIFD_UNSUPPORTED off Linux
+   */
+  static adopt(options: { idstr: string; memory: AdoptableMemory; dirtyLog?: DirtyLogKind }): RamBlock {
+    const adopted = new AdoptedMemory(options.idstr, options.memory)
+    const { idstr, size } = checkShape({ idstr: options.idstr, size: adopted.size })
+    const { address, shared } = adopted
+    const pageSize = HOST_PAGE_SIZE
+    const dirty = new SharedBitmap(size / pageSize).buffer
+    const dirtyLog = checkLog(idstr, options.dirtyLog ?? 'kernel')
+    const memory = shared ? { memory: shared } : {}
+    return new RamBlock({ idstr, size, pageSize, address, dirty, dirtyLog, ...memory }, undefined, adopted)
   }
 
   /**
@@ -106,15 +164,15 @@ export class RamBlock {
    * @param options.offset in bytes, a multiple of 4096
    * @throws MultifdError ERR_MULTIFD_ARGUMENT, ERR_MULTIFD_FILE
    */
-  static mapFile(options: {
-    idstr: string
-    path: string
-    size: number
-    offset?: number
-    writable?: boolean
-    pageSize?: number
-    populated?: SharedBitmap
-  }): RamBlock {
+  static mapFile(
+    options: RamBlockOptions & {
+      path: string
+      offset?: number
+      writable?: boolean
+      pageSize?: number
+      populated?: SharedBitmap
+    },
+  ): RamBlock {
     const { idstr, size } = checkShape(options)
     const { path, offset = 0, writable = true, pageSize = HOST_PAGE_SIZE } = options
     if (!Number.isSafeInteger(offset) || offset < 0 || offset % HOST_PAGE_SIZE !== 0) {
@@ -128,6 +186,9 @@ export class RamBlock {
     }
     try {
       fd ??= openSync(path, 'w+')
+      const backing = backingOf(path)
+      const extras = extrasOf(options, Math.max(backing.unit, pageSize))
+      if (extras.sparse && takesRoom(fd, offset, size)) throw preallocated(idstr, `of ${path} `)
       const length = fstatSync(fd).size
       if (length < offset + size) {
         if (!writable) {
@@ -138,11 +199,13 @@ export class RamBlock {
         }
         ftruncateSync(fd, offset + size)
       }
-      const mapping = mapFile(fd, offset, size, writable)
+      const mapping = mapFile(fd, offset, size, writable, !extras.sparse)
       const dirty = new SharedBitmap(size / pageSize).buffer
-      const handle: RamBlockHandle = { idstr, size, pageSize, address: mapping.address, dirty }
+      const handle: RamBlockHandle = { idstr, size, pageSize, address: mapping.address, dirty, backing, ...extras }
       if (options.populated) handle.populated = options.populated.buffer
-      return new RamBlock(handle, mapping)
+      const block = new RamBlock(handle, mapping)
+      if (options.prealloc) block.#populate()
+      return block
     } catch (cause) {
       throw cause instanceof MultifdError ? cause : fileError(path, cause)
     } finally {
@@ -159,6 +222,9 @@ export class RamBlock {
   get handle(): RamBlockHandle {
     const { idstr, size, pageSize, address, memory, dirty, populated } = this
     const handle: RamBlockHandle = { idstr, size, pageSize, address, dirty: dirty.buffer }
+    handle.backing = this.backing
+    handle.dirtyLog = this.dirtyLog
+    if (this.discardManager) handle.sparse = this.discardManager.handle
     if (memory) handle.memory = memory
     if (populated) handle.populated = populated.buffer
     return handle
@@ -166,7 +232,17 @@ export class RamBlock {
 
   /** Whether the memory is a mapped file's. */
   get fileBacked(): boolean {
-    return this.memory === undefined
+    return this.backing.kind !== 'memory'
+  }
+
+  /** Whether other code owns the memory; known in the thread that adopted it. */
+  get adopted(): boolean {
+    return this.#adopted !== undefined
+  }
+
+  /** @throws MultifdError ERR_MULTIFD_STATE when adopted memory is not what it was; known in its own thread */
+  checkSame(): void {
+    this.#adopted?.checkSame()
   }
 
   get pages(): number {
@@ -181,6 +257,7 @@ export class RamBlock {
   bytes(offset = 0, length = Math.min(this.size - offset, WINDOW)): Uint8Array {
     this.#checkRange(offset, length)
     if (this.memory) return new Uint8Array(this.memory, offset, length)
+    if (this.#adopted) return new Uint8Array(this.#adopted.buffer, offset, length)
     const start = offset - (offset % WINDOW)
     if (offset + length > start + WINDOW) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${this.idstr}': a view may not cross a multiple of 1 GiB`)
@@ -218,6 +295,41 @@ export class RamBlock {
     if (length === 0) return
     const first = Math.floor(offset / this.pageSize)
     this.dirty.setRange(first, Math.floor((offset + length - 1) / this.pageSize) - first + 1)
+  }
+
+  /** Calls `visit` with every range, in bytes, that has content: all of a block that is not sparse. */
+  replayPopulated(visit: (offset: number, length: number) => void): void {
+    if (this.discardManager) this.discardManager.replayPopulated(visit)
+    else visit(0, this.size)
+  }
+
+  /** Calls `visit` with every run of pages that have none. */
+  replayDiscardedPages(visit: (first: number, count: number) => void): void {
+    const { pageSize } = this
+    this.discardManager?.replayDiscarded((offset, length) => visit(offset / pageSize, length / pageSize))
+  }
+
+  /**
+   * Gives the memory of bytes [offset, offset + length), whole pages, back to the kernel; they read as zero afterwards.
+   *
+   * @throws MultifdError ERR_MULTIFD_UNSUPPORTED where the file system can not, ERR_MULTIFD_FILE
+   */
+  drop(offset: number, length: number): void {
+    this.#checkRange(offset, length)
+    const at = this.address + offset
+    const number = this.fileBacked ? removePages(at, length) : dropPages(at, length)
+    if (number === 0) return
+    const code = number === ERRNO.notSupported ? 'ERR_MULTIFD_UNSUPPORTED' : 'ERR_MULTIFD_FILE'
+    const message = `block '${this.idstr}': its memory can not be given back: ${errnoName(number)}`
+    throw new MultifdError(code, message, { errno: number, errnoName: errnoName(number), syscall: 'madvise' })
+  }
+
+  #populate(): void {
+    for (let at = 0; at < this.size; at += WINDOW) {
+      if (populate(this.address + at, Math.min(WINDOW, this.size - at))) continue
+      const number = errno()
+      throw new MultifdError('ERR_MULTIFD_FILE', NO_ROOM, { errno: number, errnoName: errnoName(number) })
+    }
   }
 
   /** Whether a page is zero. Reading does not make untouched memory resident. */
@@ -266,6 +378,25 @@ function checkShape({ idstr, size }: { idstr: string; size: number }): { idstr: 
     throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': size ${size} is not a multiple of 4096`)
   }
   return { idstr, size }
+}
+
+function checkLog(idstr: string, kind: DirtyLogKind): DirtyLogKind {
+  if (kind === 'explicit' || kind === 'kernel') return kind
+  throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': dirtyLog '${kind}' is not explicit or kernel`)
+}
+
+function extrasOf(options: RamBlockOptions, unit: number): Pick<RamBlockHandle, 'dirtyLog' | 'sparse'> {
+  const { idstr, dirtyLog = 'explicit', discardManager, prealloc } = options
+  if (discardManager && prealloc) throw preallocated(idstr, '')
+  const log = { dirtyLog: checkLog(idstr, dirtyLog) }
+  return discardManager ? { ...log, sparse: RamDiscardManager.create(options, discardManager, unit) } : log
+}
+
+function preallocated(idstr: string, of: string): MultifdError {
+  const message =
+    `block '${idstr}': the room ${of}is taken beforehand, which a sparse block can not have: ` +
+    'what is discarded would be backed all the same. Leave the backing empty; `prealloc` takes what is populated'
+  return new MultifdError('ERR_MULTIFD_ARGUMENT', message)
 }
 
 function fileError(path: string, cause: unknown): MultifdError {

@@ -56,6 +56,15 @@ export class LoadBlock {
       const message = `page offset 0x${offset.toString(16)} is beyond block '${block.idstr}' of ${block.size} bytes`
       throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
     }
+    if (block.discardManager && !block.discardManager.isPopulated(offset, block.pageSize)) {
+      const message = `page 0x${offset.toString(16)} of block '${block.idstr}' lies in a granule that is discarded here`
+      throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
+    }
+  }
+
+  /** Counts the pages that have no content on this side as come: nobody sends them. For the look at the end. */
+  excuseDiscarded(): void {
+    this.block.replayDiscardedPages((first, count) => this.received.setRange(first, count))
   }
 
   /** Pages whose data lies in place now: `count` of them, from the one at `offset` on. */
