@@ -16,6 +16,7 @@ const MAP_PRIVATE = 0x02
 const MAP_ANONYMOUS = 0x20
 const MAP_NORESERVE = 0x4000
 const MADV_HUGEPAGE = 14
+const MADV_NOHUGEPAGE = 15
 const MADV_POPULATE_WRITE = 23
 const MAP_FAILED = 2 ** 64
 
@@ -66,6 +67,14 @@ export function mapAnonymous(length: number): Mapping {
 /** Asks for huge pages over a range. They make the first touch of memory many times cheaper; a refusal is harmless. */
 export function adviseHugePages(address: number, length: number): void {
   libc().madvise(address, length, MADV_HUGEPAGE)
+}
+
+/** Bytes of a huge page of memory that the kernel hands out by itself. */
+export const HUGE_PAGE_SIZE = 2 ** 21
+
+/** Wants none of them over a range: one would take memory for its whole 2 MiB at the first touch. */
+export function adviseSmallPages(address: number, length: number): void {
+  libc().madvise(address, length, MADV_NOHUGEPAGE)
 }
 
 /** Makes a range resident now. Returns false where the kernel can not (before 5.14) or memory runs short. */

@@ -7,7 +7,9 @@ import { ERRNO, errno, errnoName } from '../os/libc.js'
 import {
   addressOf,
   adviseHugePages,
+  adviseSmallPages,
   HOST_PAGE_SIZE,
+  HUGE_PAGE_SIZE,
   isZero,
   type Mapping,
   mapFile,
@@ -130,7 +132,8 @@ export class RamBlock {
       throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `block '${idstr}': no memory for ${size} bytes`, { cause })
     }
     const address = addressOf(new Uint8Array(memory))
-    adviseHugePages(address, size)
+    if (fitsHugePages(address, options.discardManager)) adviseHugePages(address, size)
+    else adviseSmallPages(address, size)
     const pageSize = HOST_PAGE_SIZE
     const dirty = new SharedBitmap(size / pageSize).buffer
     const block = new RamBlock({ idstr, size, pageSize, address, memory, dirty, ...extras })
@@ -310,7 +313,8 @@ export class RamBlock {
   }
 
   /**
-   * Gives the memory of bytes [offset, offset + length), whole pages, back to the kernel; they read as zero afterwards.
+   * Gives the memory of bytes [offset, offset + length), whole pages, back to the kernel; they read as zero afterwards,
+   * and are marked dirty.
    *
    * @throws MultifdError ERR_MULTIFD_UNSUPPORTED where the file system can not, ERR_MULTIFD_FILE
    */
@@ -318,7 +322,10 @@ export class RamBlock {
     this.#checkRange(offset, length)
     const at = this.address + offset
     const number = this.fileBacked ? removePages(at, length) : dropPages(at, length)
-    if (number === 0) return
+    if (number === 0) {
+      this.markDirty(offset, length) // a kernel's log of a mapped file does not see it
+      return
+    }
     const code = number === ERRNO.notSupported ? 'ERR_MULTIFD_UNSUPPORTED' : 'ERR_MULTIFD_FILE'
     const message = `block '${this.idstr}': its memory can not be given back: ${errnoName(number)}`
     throw new MultifdError(code, message, { errno: number, errnoName: errnoName(number), syscall: 'madvise' })
@@ -372,11 +379,13 @@ export class RamBlock {
   }
 }
 
-function checkShape({ idstr, size }: { idstr: string; size: number }): { idstr: string; size: number } {
+function checkShape(options: RamBlockOptions): { idstr: string; size: number } {
+  const { idstr, size } = options
   encodeIdstr(idstr) // throws for a name that can not be on the wire
   if (!Number.isSafeInteger(size) || size <= 0 || size % HOST_PAGE_SIZE !== 0) {
     throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': size ${size} is not a multiple of 4096`)
   }
+  if (options.discardManager && options.prealloc) throw preallocated(idstr, '')
   return { idstr, size }
 }
 
@@ -386,10 +395,15 @@ function checkLog(idstr: string, kind: DirtyLogKind): DirtyLogKind {
 }
 
 function extrasOf(options: RamBlockOptions, unit: number): Pick<RamBlockHandle, 'dirtyLog' | 'sparse'> {
-  const { idstr, dirtyLog = 'explicit', discardManager, prealloc } = options
-  if (discardManager && prealloc) throw preallocated(idstr, '')
+  const { idstr, dirtyLog = 'explicit', discardManager } = options
   const log = { dirtyLog: checkLog(idstr, dirtyLog) }
   return discardManager ? { ...log, sparse: RamDiscardManager.create(options, discardManager, unit) } : log
+}
+
+// A huge page that reaches over a granule's border takes memory for what is discarded: worth it only for large granules.
+function fitsHugePages(address: number, sparse: SparseOptions | undefined): boolean {
+  if (!sparse || sparse.granuleSize >= 16 * HUGE_PAGE_SIZE) return true
+  return sparse.granuleSize >= HUGE_PAGE_SIZE && address % HUGE_PAGE_SIZE === 0
 }
 
 function preallocated(idstr: string, of: string): MultifdError {

@@ -46,7 +46,7 @@ export class DirtyBitmap {
       this.#words[at] = merged
     }
     this.#count += added
-    if (added > 0) this.#leaveOutDiscarded()
+    this.#leaveOutDiscarded()
     return Math.max(this.#count - before, 0)
   }
 

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { type KernelFeature, missingFromKernel } from '../../src/faults.js'
-import { MigrationSource, MultifdError, RamBlock } from '../../src/index.js'
+import { MigrationSource, RamBlock } from '../../src/index.js'
 import { dropPages } from '../../src/os/residency.js'
 import { DirtyBitmap } from '../../src/ram/dirty-bitmap.js'
 import { KernelDirtyLog } from '../../src/ram/kernel-dirty-log.js'
@@ -79,8 +79,11 @@ for (const [kind, make] of Object.entries(kinds)) {
 
     block.markDirty(5 * PAGE, 1)
     t.same(changed(log, block), [5], 'what is marked all the same')
-    block.drop(8 * PAGE, 2 * PAGE)
-    block.drop(2 * MIB, 2 * MIB)
+    // The kernel tells of the process's own memory by itself.
+    const drop = (offset: number, length: number): unknown =>
+      block.fileBacked ? block.drop(offset, length) : dropPages(block.address + offset, length)
+    drop(8 * PAGE, 2 * PAGE)
+    drop(2 * MIB, 2 * MIB)
     const last = Array.from({ length: 512 }, (_, at) => 512 + at)
     t.same(changed(log, block), [8, 9, ...last], 'what is given back to the kernel is gone: pages, and whole tables')
     log.stop()
@@ -147,7 +150,6 @@ t.test('memory is tracked by one at a time, and by the next one after', { skip }
   const next = started(t, block)
   block.bytes()[PAGE] = 1
   t.same(changed(next, block), [1])
-  t.equal(dropPages(block.address, PAGE), 0)
   t.end()
 })
 
@@ -176,6 +178,5 @@ for (const [feature, message] of lacks) {
 t.test('a log of another name is refused', (t) => {
   const dirtyLog = 'hardware' as 'kernel'
   t.throws(() => RamBlock.allocate({ idstr: 'heap', size: MIB, dirtyLog }), { code: 'ERR_MULTIFD_ARGUMENT' })
-  t.ok(MultifdError)
   t.end()
 })
