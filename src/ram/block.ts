@@ -17,7 +17,7 @@ import {
   populate,
   viewOf,
 } from '../os/memory.js'
-import { dropPages, removePages } from '../os/residency.js'
+import { cachedBytes, dropPages, ownedBytes, removePages } from '../os/residency.js'
 import { SharedBitmap } from '../shm/bitmap.js'
 import { encodeIdstr } from '../wire/multifd-packet.js'
 import { type AdoptableMemory, AdoptedMemory } from './adopted-memory.js'
@@ -337,6 +337,13 @@ export class RamBlock {
       const number = errno()
       throw new MultifdError('ERR_MULTIFD_FILE', NO_ROOM, { errno: number, errnoName: errnoName(number) })
     }
+  }
+
+  /** Bytes of [offset, offset + length), whole pages, that take memory already. */
+  residentBytes(offset: number, length: number): number {
+    this.#checkRange(offset, length)
+    const at = this.address + offset
+    return this.fileBacked ? cachedBytes(at, length) : ownedBytes(at, length)
   }
 
   /** Whether a page is zero. Reading does not make untouched memory resident. */

@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os'
 import { MultifdError } from '../errors.js'
 import { NO_ROOM } from '../os/memory.js'
 import { hugePageRoom, type MemoryRoom, memoryRoom, type RoomSources } from '../os/memory-room.js'
-import { populateWriteLater, residentBytes } from '../os/residency.js'
+import { populateWriteLater } from '../os/residency.js'
 import type { RamBlock } from './block.js'
 
 export interface PreallocateOptions {
@@ -38,7 +38,7 @@ interface Range {
 export async function preallocate(blocks: readonly RamBlock[], options: PreallocateOptions = {}): Promise<void> {
   const { sources, signal, threads = Math.min(availableParallelism(), THREADS_MAX) } = options
   const ranges = chunksOf(blocks)
-  checkRoom(blocks, ranges, sources)
+  checkRoom(blocks, sources)
   let next = 0
   let failure: MultifdError | undefined
   const work = async (): Promise<void> => {
@@ -74,13 +74,15 @@ function chunksOf(blocks: readonly RamBlock[]): Range[] {
 }
 
 // Blocks that draw on one store are counted together.
-function checkRoom(blocks: readonly RamBlock[], ranges: readonly Range[], sources?: RoomSources): void {
+function checkRoom(blocks: readonly RamBlock[], sources?: RoomSources): void {
   const needed = new Map<string, { bytes: number; block: RamBlock }>()
-  for (const { block, offset, length } of ranges) {
+  for (const block of blocks) {
     const store = storeOf(block)
     if (store === undefined) continue
     const entry = needed.get(store) ?? { bytes: 0, block }
-    entry.bytes += length - residentBytes(block.address + offset, length)
+    block.replayPopulated((offset, length) => {
+      entry.bytes += length - block.residentBytes(offset, length)
+    })
     needed.set(store, entry)
   }
   for (const { bytes, block } of needed.values()) {

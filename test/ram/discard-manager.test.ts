@@ -6,7 +6,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { MigrationDestination, MigrationSource, RamBlock, type RamDiscardManager } from '../../src/index.js'
-import { residentBytes } from '../../src/os/residency.js'
 import { earlyStateOf, loadEarlyState } from '../../src/ram/early-state.js'
 import { MemoryReader } from '../../src/wire/reader.js'
 import { decodeVirtioMemEarly, encodeVirtioMemEarly, virtioMemEarlySize } from '../../src/wire/virtio-mem.js'
@@ -151,11 +150,11 @@ for (const kind of ['memory', 'a file', 'a file in memory'] as const) {
     const block = kind === 'memory' ? RamBlock.allocate(shape) : RamBlock.mapFile({ ...shape, path })
     t.teardown(() => block.close())
     block.discardManager!.populate(0, 8 * MIB)
-    t.equal(residentBytes(block.address, block.size), 0, 'populating touches nothing')
+    t.equal(block.residentBytes(0, block.size), 0, 'populating touches nothing')
     block.bytes().fill(7)
-    t.equal(residentBytes(block.address, block.size), 8 * MIB)
+    t.equal(block.residentBytes(0, block.size), 8 * MIB)
     block.discardManager!.discard(2 * MIB, 4 * MIB)
-    t.equal(residentBytes(block.address + 2 * MIB, 4 * MIB), 0)
+    t.equal(block.residentBytes(2 * MIB, 4 * MIB), 0)
     if (kind !== 'memory') t.ok(statSync(path).blocks * 512 <= 4 * MIB + 65536, `${statSync(path).blocks} sectors left`)
     t.equal(block.bytes(2 * MIB - 1, 1)[0], 7)
     t.equal(block.bytes(6 * MIB, 1)[0], 7)
@@ -196,10 +195,10 @@ t.test('a backing that was preallocated is refused, and why', (t) => {
   t.equal(behind.discardManager?.populatedBytes, 0, 'content elsewhere in the file does not matter')
   behind.close()
   const whole = RamBlock.mapFile({ idstr: 'dimm', size: 8 * MIB, path: join(folder, 'whole'), prealloc: true })
-  t.equal(residentBytes(whole.address, whole.size), 8 * MIB, 'others may be')
+  t.equal(whole.residentBytes(0, whole.size), 8 * MIB, 'others may be')
   whole.close()
   const memory = RamBlock.allocate({ idstr: 'heap', size: 8 * MIB, prealloc: true })
-  t.equal(residentBytes(memory.address, memory.size), 8 * MIB)
+  t.equal(memory.residentBytes(0, memory.size), 8 * MIB)
   t.end()
 })
 
@@ -278,7 +277,7 @@ for (const dirtyLog of ['explicit', 'kernel'] as const) {
     const { sent, received } = await migrate(t, ours, theirs, { stop })
     t.match(received, { status: 'fulfilled' })
     t.match(sent, { status: 'fulfilled', value: { ram: { normal: 512 + 1 + 1, duplicate: 255 } } })
-    t.equal(residentBytes(theirs.address, 3 * MIB), 0, 'nothing was touched where there is nothing')
+    t.equal(theirs.residentBytes(0, 3 * MIB), 0, 'nothing was touched where there is nothing')
     t.equal(Buffer.compare(theirs.bytes(MIB), ours.bytes(MIB)), 0)
     t.equal(theirs.bytes()[0], 0)
     t.doesNotThrow(() => ours.discardManager.populate(0, MIB), 'free again')
