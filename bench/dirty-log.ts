@@ -21,9 +21,10 @@ function median(values: number[]): number {
 }
 
 /** Medians over the rounds of each figure, in ms. */
-function rounds(measure: () => Record<string, number>): Record<string, number> {
+function rounds<T extends string>(measure: () => Record<T, number>): Record<T, number> {
   const all = Array.from({ length: ROUNDS }, measure)
-  return Object.fromEntries(Object.keys(all[0]!).map((name) => [name, median(all.map((one) => one[name]!))]))
+  const names = Object.keys(all[0]!) as T[]
+  return Object.fromEntries(names.map((name) => [name, median(all.map((one) => one[name]))])) as Record<T, number>
 }
 
 function row(name: string, ms: number, over: string, base: number, pages = SIZE / PAGE): void {
@@ -59,7 +60,7 @@ for (const dirtyLog of ['explicit', 'kernel'] as const) {
     read: timed(() => {
       for (let at = 0; at < words.length; at += 16) sum += words[at]!
     }),
-  })) as { plain: number; read: number }
+  }))
   const start = timed(() => log.start())
   const figures = rounds(() => {
     const first = timed(() => change(PAGE))
@@ -72,12 +73,12 @@ for (const dirtyLog of ['explicit', 'kernel'] as const) {
   const stop = timed(() => log.stop())
   console.log(`${dirtyLog}, ${SIZE / 2 ** 20} MiB:`)
   row('a write to each page, nothing tracked', plain, 'itself', plain)
-  row('the first write to each page since the look', figures['first']!, 'that', plain)
-  row('the second', figures['again']!, 'that', plain)
+  row('the first write to each page since the look', figures.first, 'that', plain)
+  row('the second', figures.again, 'that', plain)
   row('reading all of it', read, 'itself', read)
-  row('a look, nothing written', figures['clean']!, 'reading', read)
-  row('a look, every page written', figures['all']!, 'reading', read)
-  row('a look, every second page written', figures['half']!, 'reading', read)
+  row('a look, nothing written', figures.clean, 'reading', read)
+  row('a look, every page written', figures.all, 'reading', read)
+  row('a look, every second page written', figures.half, 'reading', read)
   row('start', start, 'reading', read)
   row('stop', stop, 'reading', read)
   if (sum === 1) console.log(sum)

@@ -85,8 +85,8 @@ export class Pagemap {
     putWord(view, INVERTED, 0)
     putWord(view, MASK, PAGE_IS_WRITTEN)
     this.#walk(address, length, visit)
-    // Where a whole page table's worth was given back to the kernel, protection went with it, and nothing counts as
-    // written; yet what was there is gone.
+    // Where a huge page was given back to the kernel whole, its protection went with it, and what was there is gone. Not
+    // every kernel that has the call counts that as written (fixed in 2026); an empty entry of hugetlbfs counts nowhere.
     putWord(view, RETURN_MASK, 0)
     putWord(view, INVERTED, PAGE_IS_PRESENT | PAGE_IS_SWAPPED)
     putWord(view, MASK, PAGE_IS_PRESENT | PAGE_IS_SWAPPED)

@@ -41,7 +41,8 @@ export function requireWriteTracker(): void {
 
 /**
  * Used by one thread, which must itself never write to the blocks, nor wait for a thread that does. Whoever is held up
- * goes on at {@link release} of its page or at {@link stop}: call that whatever happens.
+ * goes on at {@link release} of its page or at {@link stop}: call that whatever happens. A worker that is terminated from
+ * outside never gets to it.
  */
 export class WriteTracker {
   #blocks: readonly RamBlock[] = []
@@ -49,6 +50,7 @@ export class WriteTracker {
   #guard: BlockGuard | undefined
   #userfaultfd: Userfaultfd | undefined
   #held: HeldWrite[] = []
+  readonly #onExit = (): void => this.stop()
 
   /**
    * Holds writes to the blocks up from now on: all of them, or what is populated of a sparse one. The program should be
@@ -59,6 +61,8 @@ export class WriteTracker {
    */
   start(blocks: readonly RamBlock[]): void {
     this.stop()
+    // A process that exits waits for its threads, and they would wait here.
+    process.once('exit', this.#onExit)
     try {
       const userfaultfd = Userfaultfd.open(OPTIONS)
       this.#userfaultfd = userfaultfd
@@ -130,6 +134,7 @@ export class WriteTracker {
 
   /** Lets everyone go on, and tracks nothing any more. Idempotent. */
   stop(): void {
+    process.off('exit', this.#onExit)
     this.#userfaultfd?.close()
     this.#userfaultfd = undefined
     this.#guard?.release()

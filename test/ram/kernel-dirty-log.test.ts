@@ -1,5 +1,6 @@
 // The kernel dirty log: every page that changes is told, whoever changes it, and no other.
 
+import { spawnSync } from 'node:child_process'
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,6 +8,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { type KernelFeature, missingFromKernel } from '../../src/faults.js'
 import { MigrationSource, RamBlock } from '../../src/index.js'
+import { HUGE_PAGE_SIZE } from '../../src/os/memory.js'
 import { dropPages } from '../../src/os/residency.js'
 import { DirtyBitmap } from '../../src/ram/dirty-bitmap.js'
 import { KernelDirtyLog } from '../../src/ram/kernel-dirty-log.js'
@@ -134,6 +136,33 @@ t.test('only what is populated of a sparse block is tracked', { skip }, (t) => {
   for (const page of [0, 256, 511, 512, 767, 768, 1023]) bytes[page * PAGE] = 1
   block.markDirty(0, 2 * PAGE)
   t.same(changed(log, block), [256, 511, 768, 1023])
+  t.end()
+})
+
+t.test('a child process that is started meanwhile changes nothing', { skip }, (t) => {
+  const block = RamBlock.allocate({ idstr: 'heap', size: 8 * MIB, dirtyLog: 'kernel' })
+  const bytes = block.bytes()
+  bytes.fill(1)
+  const log = started(t, block)
+  bytes[3 * PAGE] = 2
+  t.equal(spawnSync('true').status, 0)
+  t.same(changed(log, block), [3])
+  bytes[4 * PAGE] = 2
+  t.same(changed(log, block), [4])
+  t.end()
+})
+
+t.test('huge pages that are given back whole are told, though nothing of them was written', { skip }, (t) => {
+  const block = RamBlock.allocate({ idstr: 'heap', size: 16 * MIB, dirtyLog: 'kernel' })
+  block.bytes().fill(1)
+  const log = started(t, block)
+  const first = Math.ceil(block.address / HUGE_PAGE_SIZE) * HUGE_PAGE_SIZE - block.address
+  dropPages(block.address + first, 4 * MIB)
+  const expected = Array.from({ length: 1024 }, (_, at) => first / PAGE + at)
+  t.same(changed(log, block), expected)
+  t.same(changed(log, block), [])
+  block.bytes()[first] = 1
+  t.same(changed(log, block), [first / PAGE])
   t.end()
 })
 

@@ -1,5 +1,6 @@
 // Writes held up: what is read when a write is told is always what was there before it.
 
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, openSync, readSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -159,6 +160,32 @@ t.test('at its end everyone goes on', { skip }, async (t) => {
   t.throws(() => second.start([block]), { code: 'ERR_MULTIFD_STATE', message: /tracked already/ })
   held.release(block, 0)
   block.bytes()[0] = 1
+})
+
+t.test('a process exits whoever is held up', { skip }, (t) => {
+  const from = (path: string): string => JSON.stringify(new URL(path, import.meta.url).href)
+  const code = `
+    const { WriteTracker } = await import(${from('../../src/ram/write-tracker.js')})
+    const { RamBlock } = await import(${from('../../src/ram/block.js')})
+    const { PageWriter } = await import(${from('./page-writer.js')})
+    const block = RamBlock.allocate({ idstr: 'heap', size: 65536 })
+    const tracker = new WriteTracker()
+    tracker.start([block])
+    new PageWriter(block, { once: true })
+    const look = () => {
+      if (!tracker.next(10)) return setTimeout(look, 1)
+      console.log('held')
+      process.exit(7)
+    }
+    look()`
+  const { status, stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', code], {
+    encoding: 'utf8',
+    timeout: 30_000,
+    env: {},
+  })
+  t.equal(stdout, 'held\n')
+  t.equal(status, 7)
+  t.end()
 })
 
 t.test('a file on a disk can not be held, one in memory can', { skip }, async (t) => {
