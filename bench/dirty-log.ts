@@ -3,8 +3,8 @@
 // Every figure stands beside the same loop over memory that nobody tracks, in the same run.
 
 import { RamBlock } from '../src/index.js'
-import { DirtyBitmap } from '../src/ram/dirty-bitmap.js'
 import { dirtyLogOf } from '../src/ram/dirty-log.js'
+import { LoneDirtyBitmap } from '../test/support/dirty-bitmap.js'
 
 const PAGE = 4096
 const SIZE = 2 ** 30
@@ -37,7 +37,7 @@ function row(name: string, ms: number, over: string, base: number, pages = SIZE 
 for (const dirtyLog of ['explicit', 'kernel'] as const) {
   const block = RamBlock.allocate({ idstr: 'heap', size: SIZE, dirtyLog, prealloc: true })
   const words = new Int32Array(block.memory!)
-  const bitmap = new DirtyBitmap(block.pages)
+  const bitmap = new LoneDirtyBitmap(block.pages)
   const log = dirtyLogOf(block)
   const write = (step: number): void => {
     for (let at = 0; at < SIZE; at += step) words[at / 4]!++

@@ -7,20 +7,31 @@ import { DescriptorChannel, describe } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { RecvMethod } from '../method/method.js'
 import { NoneRecv } from '../method/none.js'
-import { PinnedBuffer } from '../os/memory.js'
-import { LoadBlock, type LoadBlockHandle } from '../ram/load-block.js'
+import { RamBlock } from '../ram/block.js'
+import {
+  arePopulated,
+  checkPage,
+  checkPopulated,
+  type LoadBlock,
+  type LoadBlockHandle,
+  loadBlockFrom,
+} from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
 import type { MigrationShm } from '../shm/migration-shm.js'
+import type { HeaderMemory, PacketMemory } from '../shm/packet-memory.js'
+import type { PageRuns } from '../shm/page-runs.js'
 import {
+  badOffset,
   decodeIdstr,
-  decodePacketHeader,
+  decodePacketFields,
   IDSTR_OFFSET,
   METHOD_MASK,
   MULTIFD_FLAG,
+  OFFSETS_OFFSET,
   PacketHeader,
   packetHeaderSize,
   pagesPerPacket,
-  runLength,
+  readOffset,
   sameIdstr,
 } from '../wire/multifd-packet.js'
 import {
@@ -50,6 +61,7 @@ export interface RecvBlocks {
 /** What a receive loop needs of the rest of the migration. Tests put their own in its place. */
 export interface RecvContext {
   channel: Channel
+  packet: PacketMemory
   pageSize: number
   /** The blocks of the RAM set-up, or undefined before it came. */
   blocks(): LoadBlock[] | undefined
@@ -68,9 +80,10 @@ export function runRecv(task: ChannelTask): ThreadOutcome {
     let blocks: LoadBlock[] | undefined
     new RecvLoop({
       channel: new DescriptorChannel(fd, channel, channelWait(shm, channel, task.stallTimeoutMs)),
+      packet: shm.packetMemory(channel),
       pageSize,
       blocks() {
-        blocks ??= takeHandOver<RecvBlocks>(task)?.blocks.map((handle) => LoadBlock.from(handle))
+        blocks ??= takeHandOver<RecvBlocks>(task)?.blocks.map((handle) => loadBlockFrom(handle))
         return blocks
       },
       barrier: () => waitBarrier(shm, channel),
@@ -98,39 +111,45 @@ export class RecvLoop {
   readonly #context: RecvContext
   readonly #method: RecvMethod = new NoneRecv()
   readonly #header: PacketHeader
-  readonly #packet: PinnedBuffer
+  readonly #packet: PacketMemory
+  readonly #headerMemory: HeaderMemory
   readonly #packetRange: AddressRange
-  readonly #vector = new IoVector()
+  readonly #vector: IoVector
   // Packets have one block each, and mostly the one of the packet before.
   #block: LoadBlock | undefined
+  // Where pages lie before they go into a file, made for the first block that is one.
+  #staging: RamBlock | undefined
+  readonly #perPacket: number
   #pagesSinceSync = 0
   #synced = false
 
   constructor(context: RecvContext) {
     const perPacket = pagesPerPacket(context.pageSize)
-    const size = packetHeaderSize(perPacket)
     this.#context = context
+    this.#perPacket = perPacket
     this.#header = new PacketHeader(perPacket)
-    this.#packet = new PinnedBuffer(size)
-    this.#packetRange = { address: this.#packet.address, size }
+    this.#packet = context.packet
+    this.#headerMemory = context.packet.headers[0]!
+    this.#packetRange = { address: this.#headerMemory.address, size: packetHeaderSize(perPacket) }
+    this.#vector = new IoVector(context.packet)
   }
 
   run(): void {
     const headerSize = this.#packetRange.size
     let haveHeader = this.#readHeader()
     while (haveHeader) {
-      this.#decode()
+      if (!this.#acceptLikeBefore()) this.#decode()
       const { flags, nextPacketSize, normalPages, zeroPages } = this.#header
-      const block = this.#block
       const sync = (flags & MULTIFD_FLAG.sync) !== 0
       this.#vector.reset()
-      if (normalPages > 0) this.#method.expect(this.#header, block!.block, this.#vector)
+      if (normalPages > 0) this.#expect(nextPacketSize)
       // The next header rides on this read; not on a SYNC's, after which nothing may come before the barrier is passed.
       if (!sync) this.#vector.push(this.#packetRange, 0, headerSize)
       const got = this.#readFull(nextPacketSize)
       if (got < nextPacketSize) throw this.#truncated('page data', nextPacketSize - got)
-      if (normalPages > 0) this.#method.finish(this.#header, block!.block)
-      this.#apply(block)
+      if (normalPages > 0) this.#store(nextPacketSize)
+      if (zeroPages > 0) this.#block!.clear(this.#packet.zero)
+      this.#pagesSinceSync += normalPages + zeroPages
       this.#context.counted(headerSize + nextPacketSize, normalPages, zeroPages)
       if (sync) {
         this.#pagesSinceSync = 0
@@ -162,11 +181,38 @@ export class RecvLoop {
     return true
   }
 
+  // Almost every packet is like the one before: the kernel takes it apart. It leaves every other one, and all that is
+  // wrong, to `decode`, which knows what to say.
+  #acceptLikeBefore(): boolean {
+    const { kernel, normal, zero, nameAt } = this.#packet
+    const block = this.#block
+    if (!block || !this.#synced || this.#context.ending()) return false
+    const { flag } = this.#method
+    const { pageShift, pages } = block
+    const size = kernel.acceptPacket(
+      this.#headerMemory.at,
+      this.#perPacket,
+      nameAt,
+      flag,
+      pageShift,
+      pages,
+      normal.at,
+      zero.at,
+    )
+    if (size < 0 || !arePopulated(block, normal) || !arePopulated(block, zero)) return false
+    const header = this.#header
+    header.flags = flag
+    header.nextPacketSize = size
+    header.normalPages = normal.pages
+    header.zeroPages = zero.pages
+    return true
+  }
+
   #decode(): void {
     const { channel } = this.#context
     const header = this.#header
     try {
-      decodePacketHeader(this.#packet.view, 0, header.offsets.length, header)
+      decodePacketFields(this.#headerMemory.view, 0, this.#perPacket, header)
       const pages = header.normalPages + header.zeroPages
       if (pages === 0) return
       if (!this.#synced) throw new MultifdError('ERR_MULTIFD_BARRIER', 'pages came before the first SYNC')
@@ -178,7 +224,9 @@ export class RecvLoop {
           `compression method 0x${method.toString(16)} is not the agreed one`,
         )
       }
-      this.#findBlock().checkPage(header.largestOffset)
+      this.#findBlock()
+      this.#decodeOffsets(this.#packet.normal, 0, header.normalPages)
+      this.#decodeOffsets(this.#packet.zero, header.normalPages, header.zeroPages)
     } catch (error) {
       if (!(error instanceof MultifdError)) throw error
       throw new MultifdError(error.code, `${describe(channel.name)}: ${error.message}`, {
@@ -190,25 +238,55 @@ export class RecvLoop {
   }
 
   #findBlock(): LoadBlock {
-    const { view } = this.#packet
-    if (this.#block && sameIdstr(view, IDSTR_OFFSET, this.#block.idstr)) return this.#block
+    const { view } = this.#headerMemory
+    if (this.#block && sameIdstr(view, IDSTR_OFFSET, this.#block.idstrField)) return this.#block
     const blocks = this.#context.blocks()
     if (!blocks) throw new MultifdError('ERR_MULTIFD_BARRIER', 'pages came before the RAM set-up')
-    const found = blocks.find(({ idstr }) => sameIdstr(view, IDSTR_OFFSET, idstr))
+    const found = blocks.find(({ idstrField }) => sameIdstr(view, IDSTR_OFFSET, idstrField))
     if (!found) throw new MultifdError('ERR_MULTIFD_BLOCK', `unknown RAM block '${decodeIdstr(view, IDSTR_OFFSET)}'`)
     this.#block = found
+    this.#packet.name.set(found.idstrField)
     return found
   }
 
-  #apply(block: LoadBlock | undefined): void {
-    const { normalPages, zeroPages, offsets } = this.#header
-    for (let i = 0; i < normalPages; ) {
-      const run = runLength(offsets, i, normalPages, this.#context.pageSize)
-      block!.gotData(offsets[i]!, run)
-      i += run
+  // Offsets from number `from` on become runs of pages, each of which lies in the block.
+  #decodeOffsets(runs: PageRuns, from: number, count: number): void {
+    const { view, at: headerAt } = this.#headerMemory
+    const { kernel } = this.#packet
+    const block = this.#block!
+    const at = headerAt + OFFSETS_OFFSET + 8 * from
+    const found = count === 0 ? 0 : kernel.readOffsets(at, count, block.pageShift, block.pages, runs.at)
+    if (found < 0) {
+      const index = from + ((-found - 1) >> 1)
+      if ((found & 1) !== 0) throw badOffset(view, 0, index, block.pageSize)
+      checkPage(block, readOffset(view, 0, index))
     }
-    for (let i = normalPages; i < normalPages + zeroPages; i++) block!.gotZero(offsets[i]!)
-    this.#pagesSinceSync += normalPages + zeroPages
+    runs.wrote(found, count)
+    checkPopulated(block, runs)
+  }
+
+  #expect(size: number): void {
+    const { normal } = this.#packet
+    const { inPlace } = this.#block!
+    if (inPlace) this.#method.expect(normal, inPlace, size, this.#vector)
+    else this.#method.expect(this.#stage(), this.#staging!, size, this.#vector)
+  }
+
+  #store(size: number): void {
+    const { normal } = this.#packet
+    const block = this.#block!
+    this.#method.finish(block.inPlace ? normal : this.#packet.staged, block.inPlace ?? this.#staging!, size)
+    block.store(normal, this.#staging)
+  }
+
+  // As many pages as the packet has, one after the other.
+  #stage(): PageRuns {
+    const { pageSize } = this.#context
+    this.#staging ??= RamBlock.staging(this.#perPacket, pageSize)
+    const { staged } = this.#packet
+    staged.reset()
+    staged.push(0, this.#packet.normal.pages)
+    return staged
   }
 
   #truncated(what: string, missing: number): MultifdError {

@@ -4,16 +4,16 @@ import { DescriptorChannel } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { SendMethod } from '../method/method.js'
 import { NoneSend } from '../method/none.js'
-import { PinnedBuffer } from '../os/memory.js'
-import { RamBlock, type RamBlockHandle } from '../ram/block.js'
-import { COUNTER, JOB, SLOT } from '../shm/layout.js'
+import { RamBlock, type RamBlockHandle, ZERO_MASK_PAGES } from '../ram/block.js'
+import { COUNTER, JOB, PACKETS_AT_ONCE } from '../shm/layout.js'
 import type { MigrationShm } from '../shm/migration-shm.js'
-import { SlotWorker } from '../shm/slots.js'
+import type { HeaderMemory, PacketMemory } from '../shm/packet-memory.js'
+import type { PageRuns } from '../shm/page-runs.js'
+import { type Slot, SlotWorker } from '../shm/slots.js'
 import {
+  encodeBlockName,
   encodeIdstr,
-  encodePacketHeader,
   encodeSyncPacket,
-  PacketHeader,
   packetHeaderSize,
   pagesPerPacket,
 } from '../wire/multifd-packet.js'
@@ -39,6 +39,16 @@ export function runSend(task: SendTask): ThreadOutcome {
   })
 }
 
+/** A packet's header in memory that serves one packet after the other. */
+interface Header {
+  memory: HeaderMemory
+  range: AddressRange
+  /** Index of the block that it names; -1 for none. */
+  named: number
+  /** Offsets that it has. */
+  slots: number
+}
+
 class SendLoop {
   readonly #shm: MigrationShm
   readonly #task: SendTask
@@ -46,24 +56,28 @@ class SendLoop {
   readonly #channel: DescriptorChannel
   readonly #blocks: { block: RamBlock; idstr: Uint8Array }[]
   readonly #method: SendMethod = new NoneSend()
-  readonly #header: PacketHeader
-  readonly #packet: PinnedBuffer
-  readonly #packetRange: AddressRange
-  readonly #vector = new IoVector()
-  readonly #zeroOffsets: Float64Array
+  readonly #perPacket: number
+  readonly #packet: PacketMemory
+  readonly #headers: Header[]
+  readonly #vector: IoVector
+  // What is in the list and not sent yet.
+  #packets = 0
+  #normalPages = 0
+  #zeroPages = 0
 
   constructor(shm: MigrationShm, task: SendTask, { fd, pageSize, blocks }: SendHandOver) {
-    const perPacket = pagesPerPacket(pageSize)
-    const size = packetHeaderSize(perPacket)
+    this.#perPacket = pagesPerPacket(pageSize)
     this.#shm = shm
     this.#task = task
     this.#jobs = new SlotWorker(shm, task.channel)
     this.#channel = new DescriptorChannel(fd, task.channel, channelWait(shm, task.channel, task.stallTimeoutMs))
     this.#blocks = blocks.map((handle) => ({ block: RamBlock.from(handle), idstr: encodeIdstr(handle.idstr) }))
-    this.#header = new PacketHeader(perPacket)
-    this.#packet = new PinnedBuffer(size)
-    this.#packetRange = { address: this.#packet.address, size }
-    this.#zeroOffsets = new Float64Array(perPacket)
+    this.#packet = shm.packetMemory(task.channel)
+    const size = packetHeaderSize(this.#perPacket)
+    this.#headers = this.#packet.headers.map((memory) => {
+      return { memory, range: { address: memory.address, size }, named: -1, slots: 0 }
+    })
+    this.#vector = new IoVector(this.#packet)
   }
 
   run(): void {
@@ -72,61 +86,92 @@ class SendLoop {
       if (job === undefined) throw new Stopped()
       if (job === JOB.quit) return
       if (job === JOB.sync) this.#sendSync()
-      else this.#sendPages(this.#jobs.slot(job))
+      else this.#addPages(this.#jobs.slot(job))
       this.#jobs.finish()
     }
   }
 
   #sendSync(): void {
-    encodeSyncPacket(this.#packet.view, 0, this.#header.offsets.length, this.#shm.nextPacketNum())
-    this.#vector.reset()
-    this.#vector.push(this.#packetRange, 0, this.#packetRange.size)
-    this.#send(0, 0)
+    const header = this.#headers[this.#packets]!
+    encodeSyncPacket(header.memory.view, 0, this.#perPacket, this.#shm.nextPacketNum())
+    header.named = -1
+    header.slots = 0
+    this.#vector.push(header.range, 0, header.range.size)
+    this.#packets++
+    this.#flush()
     this.#shm.reachSync(this.#task.channel)
   }
 
-  #sendPages(slot: Uint32Array): void {
-    const { block, idstr } = this.#blocks[slot[SLOT.block]!]!
-    const header = this.#header
-    this.#sortPages(slot, block)
-    header.packetNum = this.#shm.nextPacketNum()
-    header.flags = this.#method.flag
-    header.nextPacketSize = 0
-    this.#vector.reset()
-    this.#vector.push(this.#packetRange, 0, this.#packetRange.size)
-    if (header.normalPages > 0) this.#method.prepare(header, block, this.#vector)
-    encodePacketHeader(this.#packet.view, 0, header, idstr)
-    this.#send(header.normalPages, header.zeroPages)
-  }
-
-  // Normal pages first, zero pages after them, as the packet's offsets have it.
-  #sortPages(slot: Uint32Array, block: RamBlock): void {
-    const header = this.#header
-    const { pageSize, words } = block
-    const { offsets } = header
-    const find = this.#task.findZeroPages
-    const end = SLOT.pages + slot[SLOT.count]!
-    let normal = 0
-    let zero = 0
-    for (let at = SLOT.pages; at < end; at++) {
-      const page = slot[at]!
-      const offset = page * pageSize
-      // Almost every page with data has some in its first word: a look here saves the call.
-      if (!find || (words && words[offset / 4] !== 0) || !block.isZeroPage(page)) offsets[normal++] = offset
-      else this.#zeroOffsets[zero++] = offset
+  // Several packets go in one call while batches wait: what runs here has left the processor's cache after each.
+  #addPages(slot: Slot): void {
+    const { block, idstr } = this.#blocks[slot.block]!
+    const { zero, kernel } = this.#packet
+    zero.reset()
+    const sort = this.#task.findZeroPages && hasZeroPages(slot.runs, block)
+    const normal = sort ? this.#sortPages(slot.runs, block) : slot.runs
+    if (!this.#vector.hasRoom(1 + normal.pages)) this.#flush()
+    const header = this.#headers[this.#packets]!
+    if (header.named !== slot.block) this.#beginHeader(header, slot.block, idstr)
+    this.#vector.push(header.range, 0, header.range.size)
+    let size = 0
+    if (normal.pages > 0) {
+      block.aboutToRead(normal)
+      size = this.#method.prepare(normal, block, this.#vector)
     }
-    for (let i = 0; i < zero; i++) offsets[normal + i] = this.#zeroOffsets[i]!
-    header.normalPages = normal
-    header.zeroPages = zero
+    const { flag } = this.#method
+    const number = this.#shm.nextPacketNum()
+    const { at } = header.memory
+    header.slots = kernel.encodePacket(at, flag, size, number, normal.at, zero.at, block.pageShift, header.slots)
+    this.#packets++
+    this.#normalPages += normal.pages
+    this.#zeroPages += zero.pages
+    // A compressor has room for one payload.
+    if (this.#packets === PACKETS_AT_ONCE || flag !== 0 || !this.#jobs.moreAfterThis) this.#flush()
   }
 
-  #send(normalPages: number, zeroPages: number): void {
+  // Into the packet's own lists.
+  #sortPages(runs: PageRuns, block: RamBlock): PageRuns {
+    const { normal, zero } = this.#packet
+    normal.reset()
+    for (let run = 0; run < runs.count; run++) {
+      const end = runs.first(run) + runs.length(run)
+      for (let page = runs.first(run); page < end; page += ZERO_MASK_PAGES) {
+        const count = Math.min(ZERO_MASK_PAGES, end - page)
+        const zeros = block.zeroPages(page, count)
+        if (zeros === 0) normal.push(page, count)
+        else if (count === 32 && zeros === -1) zero.push(page, count)
+        else for (let i = 0; i < count; i++) ((zeros & (1 << i)) === 0 ? normal : zero).push(page + i, 1)
+      }
+    }
+    return normal
+  }
+
+  // What stays from packet to packet is written for the first one only.
+  #beginHeader(header: Header, index: number, idstr: Uint8Array): void {
+    const { view } = header.memory
+    encodeSyncPacket(view, 0, this.#perPacket, 0)
+    encodeBlockName(view, 0, idstr)
+    header.named = index
+    header.slots = 0
+  }
+
+  #flush(): void {
+    if (this.#packets === 0) return
     const { channel } = this.#task
     const bytes = this.#vector.length
     this.#channel.writeFull(this.#vector)
+    this.#vector.reset()
     this.#shm.count(channel, COUNTER.bytes, bytes)
-    this.#shm.count(channel, COUNTER.packets, 1)
-    if (normalPages > 0) this.#shm.count(channel, COUNTER.normalPages, normalPages)
-    if (zeroPages > 0) this.#shm.count(channel, COUNTER.zeroPages, zeroPages)
+    this.#shm.count(channel, COUNTER.packets, this.#packets)
+    this.#shm.count(channel, COUNTER.normalPages, this.#normalPages)
+    this.#shm.count(channel, COUNTER.zeroPages, this.#zeroPages)
+    this.#packets = 0
+    this.#normalPages = 0
+    this.#zeroPages = 0
   }
+}
+
+function hasZeroPages(runs: PageRuns, block: RamBlock): boolean {
+  for (let run = 0; run < runs.count; run++) if (block.hasZeroPage(runs.first(run), runs.length(run))) return true
+  return false
 }

@@ -20,6 +20,9 @@ export interface ChannelTask {
   stallTimeoutMs: number
 }
 
+// Longest wait for the coordinator to be through, which lets its threads go or stops them.
+const DISMISS_MS = 600_000
+
 /** How a thread ended: with the migration's first error, or without one to tell. */
 export interface ThreadOutcome {
   error?: PlainError
@@ -49,6 +52,8 @@ export function runChannelThread(task: ChannelTask, name: string, loop: (shm: Mi
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.ended)
     shm.setChannelWord(channel, CHANNEL.tid, 0)
     shm.coordinator.post()
+    // What ends a thread takes a while of the processor, which the others have better use for.
+    shm.waitDismissed(DISMISS_MS)
   }
 }
 

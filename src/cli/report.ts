@@ -33,11 +33,12 @@ export function printJson(value: object): void {
 
 /** The object that `--json` prints for a migration, by QEMU's names. Times in ms. */
 export function resultObject(statistics: MigrationStatistics | undefined, error: MultifdError | undefined): object {
-  const { status = 'failed', totalTime, downtime, setupTime, ram } = statistics ?? {}
+  const { status = 'failed', totalTime, downtime, setupTime, ram, xbzrleCache } = statistics ?? {}
   const times = Object.entries({ totalTime, downtime, setupTime })
     .filter(([, time]) => time !== undefined)
     .map(([name, time]) => [name, Math.round(time!)])
-  const result = kebabKeys({ status, ...Object.fromEntries(times), ...(ram && { ram }) }) as object
+  const figures = { ...(ram && { ram }), ...(xbzrleCache && { xbzrleCache }) }
+  const result = kebabKeys({ status, ...Object.fromEntries(times), ...figures }) as object
   return error ? { ...result, error: errorObject(error) } : result
 }
 

@@ -1,6 +1,7 @@
 // multifd send: a snapshot to a QEMU that waits for one.
 
 import { type Command, Option } from 'commander'
+import { MultifdError } from '../errors.js'
 import { DEFAULT_PARAMETERS, type MigrationParameters, ZERO_PAGE_DETECTIONS } from '../migration/parameters.js'
 import { SnapshotSender } from '../snapshot/send.js'
 import { byteCount, type CommonOptions, commonParameters, secondsOption, withCommonOptions } from './options.js'
@@ -10,6 +11,8 @@ interface Options extends CommonOptions {
   returnPath: boolean
   maxBandwidth: number
   zeroPageDetection: MigrationParameters['zeroPageDetection']
+  xbzrle?: true
+  xbzrleCacheSize?: number
   connectTimeout: number
   completionTimeout: number
 }
@@ -46,6 +49,13 @@ export function sendCommand(program: Command): void {
         .choices([...ZERO_PAGE_DETECTIONS, 'auto'])
         .default(DEFAULT_PARAMETERS.zeroPageDetection),
     )
+    .option('--xbzrle', 'send only what changed in pages that are sent again; with --no-multifd')
+    .addOption(
+      new Option(
+        '--xbzrle-cache-size <bytes>',
+        'memory for the pages to compare with, a power of two; default: 64M',
+      ).argParser(byteCount),
+    )
     .addOption(
       secondsOption(
         '--connect-timeout <seconds>',
@@ -68,12 +78,18 @@ export function sendCommand(program: Command): void {
 
 function prepare(file: string, uri: string, options: Options) {
   const { returnPath, maxBandwidth, zeroPageDetection, uuid } = options
+  const { xbzrle = false, xbzrleCacheSize } = options
+  if (xbzrleCacheSize !== undefined && !xbzrle) {
+    throw new MultifdError('ERR_MULTIFD_ARGUMENT', '--xbzrle-cache-size is of no use without --xbzrle')
+  }
   const sender = new SnapshotSender(file, {
     parameters: {
       ...commonParameters(options),
       returnPath,
       maxBandwidth,
       zeroPageDetection,
+      xbzrle,
+      ...(xbzrleCacheSize === undefined ? {} : { xbzrleCacheSize }),
       connectTimeoutMs: options.connectTimeout,
       completionTimeoutMs: options.completionTimeout,
     },

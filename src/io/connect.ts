@@ -6,6 +6,7 @@ import {
   closeDescriptor,
   connectResult,
   dropPacing,
+  limitSendBuffer,
   POLL,
   pollDescriptors,
   type SocketAddress,
@@ -14,21 +15,34 @@ import {
 import { CALL_MS } from './descriptor-channel.js'
 import { isLoopback } from './uri.js'
 
+// Bytes that a connection within this machine may hold back where several share the load. What waits in a socket's buffer
+// leaves the processor's cache, from which the other side's copy is cheap; one connection alone would wait for room.
+const SHARED_BUFFER = 512 * 1024
+
 /**
  * Connects to the first of `addresses` that answers. Blocks the calling thread, never longer than about 100 ms without
  * asking `checkStopped`, which ends it by throwing.
  *
+ * @param shared whether other connections carry parts of the same load
  * @returns the descriptor
  * @throws MultifdError ERR_MULTIFD_CONNECT, ERR_MULTIFD_TIMEOUT
  */
-export function connectTo(addresses: readonly SocketAddress[], timeoutMs: number, checkStopped: () => void): number {
+export function connectTo(
+  addresses: readonly SocketAddress[],
+  timeoutMs: number,
+  checkStopped: () => void,
+  shared = false,
+): number {
   const deadline = performance.now() + timeoutMs
   let failure: MultifdError | undefined
   for (const address of addresses) {
     const where = address.family === 'unix' ? address.path : `${address.host}:${address.port}`
     const result = attempt(address, deadline, checkStopped)
     if (result.fd !== undefined) {
-      if (address.family !== 'unix' && isLoopback(address)) dropPacing(result.fd)
+      if (address.family !== 'unix' && isLoopback(address)) {
+        dropPacing(result.fd)
+        if (shared) limitSendBuffer(result.fd, SHARED_BUFFER)
+      }
       return result.fd
     }
     if (result.errno === undefined) {

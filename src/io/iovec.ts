@@ -2,10 +2,13 @@
 
 import { MultifdError } from '../errors.js'
 import { PinnedBuffer } from '../os/memory.js'
+import { IOVEC_SIZE } from '../shm/layout.js'
+import type { PacketMemory } from '../shm/packet-memory.js'
+import type { PageRuns } from '../shm/page-runs.js'
 
 /** Entries a single system call takes (IOV_MAX). */
 export const IOV_MAX = 1024
-const ENTRY_SIZE = 16
+const ENTRY_SIZE = IOVEC_SIZE
 const ENTRY_MAX = 2 ** 30
 const HIGH = 2 ** 32
 
@@ -16,8 +19,16 @@ export interface AddressRange {
   readonly size: number
 }
 
+/** Memory by address that consists of pages: a RAM block. */
+export interface PageRange extends AddressRange {
+  readonly pages: number
+  /** Log2 of a page's bytes. */
+  readonly pageShift: number
+}
+
 /**
- * The address of bytes [offset, offset + length) of a range: the one check between a peer's words and memory.
+ * The address of bytes [offset, offset + length) of a range: the one check between a peer's words and memory. For whole
+ * runs of pages, the page kernel's `vectorOf` makes the same one.
  *
  * @throws MultifdError ERR_MULTIFD_INTERNAL for a range outside; what a peer says is refused by name before it comes here
  */
@@ -34,9 +45,12 @@ export function checkedAddress(range: AddressRange, offset: number, length: numb
  * become one entry.
  */
 export class IoVector {
-  readonly #entries: PinnedBuffer
+  readonly #address: number
   readonly #words: Uint32Array
   readonly #capacity: number
+  /** Whose memory the list is: held because of its address. */
+  protected readonly held: object
+  readonly #packet: PacketMemory | undefined
   #first = 0
   #end = 0
   #length = 0
@@ -44,10 +58,21 @@ export class IoVector {
   #tail = -1
   #tailLength = 0
 
-  constructor(capacity = IOV_MAX) {
-    this.#capacity = Math.min(capacity, IOV_MAX)
-    this.#entries = new PinnedBuffer(ENTRY_SIZE * this.#capacity)
-    this.#words = new Uint32Array(this.#entries.bytes.buffer)
+  /** @param room number of entries, or the packet memory that the list lies in */
+  constructor(room: number | PacketMemory = IOV_MAX) {
+    if (typeof room === 'number') {
+      this.#capacity = Math.min(room, IOV_MAX)
+      const entries = new PinnedBuffer(ENTRY_SIZE * this.#capacity)
+      this.#words = new Uint32Array(entries.bytes.buffer)
+      this.#address = entries.address
+      this.held = entries
+    } else {
+      this.#words = room.vector
+      this.#capacity = room.vector.length / 4
+      this.#address = room.vectorAddress
+      this.held = room.memory
+      this.#packet = room
+    }
   }
 
   /** Bytes still in the list. */
@@ -62,7 +87,7 @@ export class IoVector {
 
   /** Of the first entry still in the list. */
   get address(): number {
-    return this.#entries.address + ENTRY_SIZE * this.#first
+    return this.#address + ENTRY_SIZE * this.#first
   }
 
   /** Whether `more` further entries fit. */
@@ -95,6 +120,25 @@ export class IoVector {
     }
     this.#tail = address + length
     this.#length += length
+  }
+
+  /**
+   * Appends the pages of runs, which must lie in the block. The list and the runs lie in one packet memory.
+   *
+   * @throws MultifdError ERR_MULTIFD_INTERNAL for a run outside
+   */
+  pushRuns(block: PageRange, runs: PageRuns): void {
+    const { count } = runs
+    if (!this.#packet || this.#end + count > this.#capacity) {
+      throw new MultifdError('ERR_MULTIFD_INTERNAL', 'scatter-gather list is full')
+    }
+    const { kernel, vectorAt } = this.#packet
+    const at = vectorAt + ENTRY_SIZE * this.#end
+    const length = kernel.vectorOf(runs.at, count, block.pageShift, block.address, block.pages, at)
+    if (length < 0) throw new MultifdError('ERR_MULTIFD_INTERNAL', `pages are outside of ${block.pages} pages`)
+    this.#end += count
+    this.#length += length
+    this.#tail = -1
   }
 
   /** Drops the first `bytes`, which a system call has moved. */

@@ -26,6 +26,11 @@ export class StreamWriter {
     return this.#buffer.view
   }
 
+  /** The buffer's bytes, at the same places as in {@link view}. */
+  get buffer(): Uint8Array {
+    return this.#buffer.bytes
+  }
+
   /** Makes room for `size` bytes; returns where they go. */
   reserve(size: number): number {
     if (this.#at + size > BUFFER_SIZE || !this.#vector.hasRoom(1)) this.flush()

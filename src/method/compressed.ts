@@ -4,7 +4,8 @@ import { MultifdError } from '../errors.js'
 import { checkedAddress, type IoVector } from '../io/iovec.js'
 import { PinnedBuffer } from '../os/memory.js'
 import type { RamBlock } from '../ram/block.js'
-import { MAX_PAYLOAD_SIZE, type PacketHeader, runLength } from '../wire/multifd-packet.js'
+import type { PageRuns } from '../shm/page-runs.js'
+import { MAX_PAYLOAD_SIZE } from '../wire/multifd-packet.js'
 import type { RecvMethod, SendMethod } from './method.js'
 
 /** Memory for a codec: by address, and as a part of an array. */
@@ -51,25 +52,34 @@ export class CompressedSend implements SendMethod {
     this.#compressor = compressor
   }
 
-  prepare(header: PacketHeader, block: RamBlock, into: IoVector): void {
-    const { normalPages, offsets } = header
-    const { pageSize, populated } = block
+  prepare(runs: PageRuns, block: RamBlock, into: IoVector): number {
+    const { populated } = block
     let used = 0
-    for (let i = 0; i < normalPages; ) {
-      const offset = offsets[i]!
-      const run = populated ? 1 : runLength(offsets, i, normalPages, pageSize)
-      i += run
-      // A file may have anything where a page is known to be zero.
-      const known = populated && !populated.has(offset / pageSize)
-      for (let done = 0; done < run * pageSize; ) {
-        const left = run * pageSize - done
-        const input = known ? { ...this.#zeros, length: left } : spanOf(block, offset + done, left)
-        done += input.length
-        used = this.#compressor.compress(input, this.#chunk, used, i === normalPages && input.length === left)
+    for (let run = 0; run < runs.count; run++) {
+      const end = runs.first(run) + runs.length(run)
+      const last = run + 1 === runs.count
+      for (let page = runs.first(run); page < end; ) {
+        // A file may have anything where a page is known to be zero.
+        const known = populated !== undefined && !populated.has(page)
+        const next = known ? page + 1 : populated ? Math.min(end, populated.next(page, false)) : end
+        used = this.#compress(block, page, next, known, last && next === end, used)
+        page = next
       }
     }
-    header.nextPacketSize = used
     into.push(this.#range, 0, used)
+    return used
+  }
+
+  #compress(block: RamBlock, first: number, end: number, zero: boolean, flush: boolean, before: number): number {
+    const { pageSize } = block
+    let used = before
+    for (let at = first * pageSize; at < end * pageSize; ) {
+      const left = end * pageSize - at
+      const input = zero ? { ...this.#zeros, length: left } : spanOf(block, at, left)
+      at += input.length
+      used = this.#compressor.compress(input, this.#chunk, used, flush && input.length === left)
+    }
+    return used
   }
 
   close(): void {
@@ -91,31 +101,32 @@ export class CompressedRecv implements RecvMethod {
     this.#decompressor = decompressor
   }
 
-  expect({ nextPacketSize }: PacketHeader, _block: RamBlock, into: IoVector): void {
-    into.push(this.#range, 0, nextPacketSize)
+  expect(_runs: PageRuns, _block: RamBlock, size: number, into: IoVector): void {
+    into.push(this.#range, 0, size)
   }
 
-  finish({ normalPages, nextPacketSize, offsets }: PacketHeader, block: RamBlock): void {
+  finish(runs: PageRuns, block: RamBlock, size: number): void {
     const { pageSize } = block
-    this.#decompressor.begin(this.#chunk, nextPacketSize)
-    for (let i = 0; i < normalPages; ) {
-      const run = runLength(offsets, i, normalPages, pageSize)
-      const offset = offsets[i]!
-      block.makeRoom(offset, run * pageSize)
-      for (let done = 0; done < run * pageSize; ) {
-        const output = spanOf(block, offset + done, run * pageSize - done)
+    const expected = runs.pages * pageSize
+    let got = 0
+    this.#decompressor.begin(this.#chunk, size)
+    for (let run = 0; run < runs.count; run++) {
+      const offset = runs.first(run) * pageSize
+      const length = runs.length(run) * pageSize
+      block.makeRoom(offset, length)
+      for (let done = 0; done < length; ) {
+        const output = spanOf(block, offset + done, length - done)
         const filled = this.#decompressor.fill(output)
         done += filled
+        got += filled
         if (filled === output.length) continue
-        const got = i * pageSize + done
-        throw bad(`a chunk of ${nextPacketSize} bytes has ${got} bytes of pages, expected ${normalPages * pageSize}`)
+        throw bad(`a chunk of ${size} bytes has ${got} bytes of pages, expected ${expected}`)
       }
-      i += run
     }
     // What is left may be the flush's own mark, which makes no bytes.
     const more = this.#decompressor.inputLeft > 0 ? this.#decompressor.fill(this.#spill) : 0
     if (more > 0 || this.#decompressor.inputLeft > 0) {
-      throw bad(`a chunk of ${nextPacketSize} bytes expands to more than ${normalPages} pages`)
+      throw bad(`a chunk of ${size} bytes expands to more than ${runs.pages} pages`)
     }
   }
 

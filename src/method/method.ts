@@ -2,24 +2,28 @@
 
 import type { IoVector } from '../io/iovec.js'
 import type { RamBlock } from '../ram/block.js'
-import type { PacketHeader } from '../wire/multifd-packet.js'
+import type { PageRuns } from '../shm/page-runs.js'
 
 /** One channel's sending half, with its state for the life of the channel. */
 export interface SendMethod {
   /** Bits of the packet's flags. */
   readonly flag: number
 
-  /** Appends the payload of the header's normal pages and sets its `nextPacketSize`. */
-  prepare(header: PacketHeader, block: RamBlock, into: IoVector): void
+  /** Appends the payload of pages of a block; returns its bytes. */
+  prepare(runs: PageRuns, block: RamBlock, into: IoVector): number
+
+  close(): void
 }
 
 /** One channel's receiving half. */
 export interface RecvMethod {
   readonly flag: number
 
-  /** Appends the places that the payload of the header's normal pages goes to: `nextPacketSize` bytes. */
-  expect(header: PacketHeader, block: RamBlock, into: IoVector): void
+  /** Appends the places that a payload of `size` bytes goes to. */
+  expect(runs: PageRuns, block: RamBlock, size: number, into: IoVector): void
 
   /** The payload is there; after this the pages are in their block. */
-  finish(header: PacketHeader, block: RamBlock): void
+  finish(runs: PageRuns, block: RamBlock, size: number): void
+
+  close(): void
 }

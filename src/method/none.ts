@@ -3,26 +3,35 @@
 import type { IoVector } from '../io/iovec.js'
 import { PinnedBuffer } from '../os/memory.js'
 import type { RamBlock } from '../ram/block.js'
-import { type PacketHeader, runLength } from '../wire/multifd-packet.js'
+import type { PageRuns } from '../shm/page-runs.js'
 import type { RecvMethod, SendMethod } from './method.js'
 
 export class NoneSend implements SendMethod {
   readonly flag = 0
   #zeroPage: { address: number; size: number; buffer: PinnedBuffer } | undefined
 
-  prepare(header: PacketHeader, block: RamBlock, into: IoVector): void {
+  prepare(runs: PageRuns, block: RamBlock, into: IoVector): number {
+    if (block.populated) this.#prepareKnown(runs, block, into)
+    else into.pushRuns(block, runs)
+    return runs.pages * block.pageSize
+  }
+
+  close(): void {
+    // There is no state.
+  }
+
+  // A file may have anything where a page is known to be zero.
+  #prepareKnown(runs: PageRuns, block: RamBlock, into: IoVector): void {
     const { pageSize, populated } = block
-    const { normalPages, offsets } = header
-    for (let i = 0; i < normalPages; ) {
-      const offset = offsets[i]!
-      // A file may have anything where a page is known to be zero.
-      const known = populated && !populated.has(offset / pageSize)
-      const run = populated ? 1 : runLength(offsets, i, normalPages, pageSize)
-      if (known) into.push(this.#zeros(pageSize), 0, pageSize)
-      else into.push(block, offset, run * pageSize)
-      i += run
+    for (let run = 0; run < runs.count; run++) {
+      const end = runs.first(run) + runs.length(run)
+      for (let page = runs.first(run); page < end; ) {
+        const next = Math.min(end, populated!.next(page, false))
+        if (next > page) into.push(block, page * pageSize, (next - page) * pageSize)
+        if (next < end) into.push(this.#zeros(pageSize), 0, pageSize)
+        page = next + 1
+      }
     }
-    header.nextPacketSize = normalPages * pageSize
   }
 
   #zeros(size: number): { address: number; size: number } {
@@ -37,16 +46,15 @@ export class NoneSend implements SendMethod {
 export class NoneRecv implements RecvMethod {
   readonly flag = 0
 
-  expect({ normalPages, offsets }: PacketHeader, block: RamBlock, into: IoVector): void {
-    const { pageSize } = block
-    for (let i = 0; i < normalPages; ) {
-      const run = runLength(offsets, i, normalPages, pageSize)
-      into.push(block, offsets[i]!, run * pageSize)
-      i += run
-    }
+  expect(runs: PageRuns, block: RamBlock, _size: number, into: IoVector): void {
+    into.pushRuns(block, runs)
   }
 
   finish(): void {
     // The pages are where they belong.
+  }
+
+  close(): void {
+    // There is no state.
   }
 }

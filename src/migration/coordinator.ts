@@ -1,8 +1,9 @@
 // What the coordinators of both sides share: descriptors, waits, hand-overs to the channels, and the orderly end.
 
 import type { MessagePort } from 'node:worker_threads'
-import { Stopped, type ThreadOutcome } from '../channel/thread.js'
+import { channelWait, Stopped, type ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
+import type { WaitHook } from '../io/channel.js'
 import { DescriptorChannel, describe } from '../io/descriptor-channel.js'
 import { closeDescriptor, shutdownBoth } from '../os/socket.js'
 import { nameThread } from '../os/thread.js'
@@ -126,8 +127,15 @@ export class Coordinator {
     }
   }
 
+  /** Whether a channel's thread has ended, or was never needed. */
   channelEnded(channel: number): boolean {
-    return this.shm.channelWord(channel, CHANNEL.state) === CHANNEL_STATE.ended
+    const state = this.shm.channelWord(channel, CHANNEL.state)
+    return state === CHANNEL_STATE.ended || state === CHANNEL_STATE.absent
+  }
+
+  /** The wait of a channel's connection while it is the coordinator's. */
+  channelWait(channel: number): WaitHook {
+    return channelWait(this.shm, channel, this.parameters.stallTimeoutMs)
   }
 
   /** Channels whose thread has ended although `syncs` says that it should have more to say. */
@@ -139,6 +147,7 @@ export class Coordinator {
   // Stops what still runs, waits for the channel threads, and only then closes: a descriptor's number may be anyone's
   // as soon as it is closed.
   #finish(): void {
+    this.shm.dismiss()
     if (this.shm.stopped) {
       for (const fd of this.#descriptors) shutdownBoth(fd)
       this.#main?.shutdown()

@@ -84,6 +84,7 @@ export class Receiver extends Migration {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'fd: is one connection: switch multifd off, or use tcp: or unix:')
     }
     const addresses = await resolveUri(parsed, true)
+    if (!this.busy) await this.settled()
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
     if (this.busy) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
     for (const block of this.#ram) block.checkSame()
@@ -102,6 +103,9 @@ export class Receiver extends Migration {
       channel: new URL('../../workers/recv.js', import.meta.url),
       pageSize: 4096,
       totalBytes: 0,
+      dirtyWords: 0,
+      // Any of them may be the first that something comes on.
+      startAtOnce: this.parameters.multifdChannels,
       plan,
       channelPlan: {},
       signal,

@@ -2,7 +2,7 @@
 
 import { MultifdError } from '../errors.js'
 import type { RamBlock } from '../ram/block.js'
-import { LoadBlock } from '../ram/load-block.js'
+import { type LoadBlock, MemoryLoadBlock } from '../ram/load-block.js'
 import type { RamSetupBlock } from '../wire/ram.js'
 import type { Configuration } from '../wire/stream.js'
 
@@ -69,7 +69,7 @@ export class ProgramTarget implements LoadTarget {
         const message = `block '${idstr}' has ${usedLength} bytes at the source and ${block.size} here`
         throw new MultifdError('ERR_MULTIFD_BLOCK', message)
       }
-      return LoadBlock.of(block)
+      return new MemoryLoadBlock(block)
     })
     const missing = this.#blocks.find(({ idstr }) => !blocks.some((other) => other.idstr === idstr))
     if (missing) throw new MultifdError('ERR_MULTIFD_BLOCK', `the source has no block '${missing.idstr}'`)

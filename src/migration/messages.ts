@@ -10,6 +10,8 @@ export type CoordinatorMessage =
   | { type: 'figures'; figures: Partial<Figures> }
   /** Source: asks for the program to be stopped; answered through the semaphore. */
   | { type: 'stop-program' }
+  /** Source: a channel that had no thread needs one. */
+  | { type: 'start-channel'; channel: number }
   /** Destination: asks for the program's blocks to be made resident; answered through the semaphore. */
   | { type: 'preallocate' }
   /** Destination: what the stream said of its machine and RAM. */

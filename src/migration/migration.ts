@@ -37,6 +37,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   #totalTime: number | undefined
   #pageSize = 0
   #totalBytes = 0
+  #xbzrleCacheSize: number | undefined
 
   protected constructor(parameters: MigrationParameters, logger: Logger | undefined) {
     super()
@@ -60,6 +61,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
       pageSize: this.#pageSize,
       setupTime: this.#setupTime,
       figures: this.#figures,
+      xbzrleCacheSize: this.#xbzrleCacheSize,
     })
   }
 
@@ -68,9 +70,14 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     return this.#threads?.list() ?? []
   }
 
-  /** Cancels a migration that runs, and waits until nothing of it is left. Idempotent. */
+  /** Cancels a migration that runs, and waits until nothing of it is left: no thread, no descriptor. Idempotent. */
   async close(): Promise<void> {
     this.#threads?.fail(new MultifdError('ERR_MULTIFD_ABORTED', 'the migration was closed'))
+    await this.settled()
+  }
+
+  /** Waits until the threads of the migration before are gone. */
+  protected async settled(): Promise<void> {
     await this.#threads?.ended
   }
 
@@ -86,7 +93,11 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   /** Runs one migration in its threads; resolves to its figures, rejects with its first error. */
   protected async run(options: RunOptions): Promise<MigrationStatistics> {
     const { signal, onMessage, pageSize, totalBytes, ...rest } = options
-    const { multifd, multifdChannels } = this.parameters
+    const { multifd, multifdChannels, xbzrle, xbzrleCacheSize } = this.parameters
+    let done: () => void
+    const hasEverything = new Promise<undefined>((resolve) => {
+      done = () => resolve(undefined)
+    })
     this.#began = performance.now()
     this.#setupTime = undefined
     this.#doneTime = undefined
@@ -94,6 +105,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     this.#figures = {}
     this.#pageSize = pageSize
     this.#totalBytes = totalBytes
+    this.#xbzrleCacheSize = rest.side === 'src' && xbzrle ? xbzrleCacheSize : undefined
     const threads = new MigrationThreads({
       ...rest,
       channels: multifd ? multifdChannels : 0,
@@ -101,6 +113,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
       parameters: this.parameters,
       onMessage: (message) => {
         this.#hear(message)
+        if (message.type === 'done') done()
         onMessage?.(message, threads)
       },
     })
@@ -113,7 +126,8 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     }
     if (signal?.aborted) abort()
     signal?.addEventListener('abort', abort, { once: true })
-    const error = await threads.ended
+    // What is left after that is the threads' own end, which nobody has to wait for; see `close`.
+    const error = await Promise.race([threads.ended, hasEverything])
     signal?.removeEventListener('abort', abort)
     this.#totalTime = (error ? undefined : this.#doneTime) ?? performance.now() - this.#began
     this.setStatus(error === undefined ? 'completed' : error.code === 'ERR_MULTIFD_ABORTED' ? 'cancelled' : 'failed')

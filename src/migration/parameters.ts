@@ -14,6 +14,10 @@ export interface MigrationParameters {
   multifdCompression: (typeof COMPRESSIONS)[number]
   /** Source: whether and where zero pages are looked for. `auto`: what the machine type's QEMU does. */
   zeroPageDetection: (typeof ZERO_PAGE_DETECTIONS)[number] | 'auto'
+  /** Source: pages that are sent again go as what changed in them (capability xbzrle). Without multifd only. */
+  xbzrle: boolean
+  /** Source: bytes for the pages that changes are encoded against: a power of two, a target page or more. */
+  xbzrleCacheSize: number
   /** Source: ask the destination for its word, and complete on its success only. */
   returnPath: boolean
   /** Source: bytes a second, 0 for no limit. */
@@ -35,6 +39,8 @@ export const DEFAULT_PARAMETERS: Readonly<MigrationParameters> = {
   multifdChannels: 2,
   multifdCompression: 'none',
   zeroPageDetection: 'auto',
+  xbzrle: false,
+  xbzrleCacheSize: 64 * 1024 * 1024,
   returnPath: true,
   maxBandwidth: 0,
   downtimeLimit: 300,
@@ -44,13 +50,18 @@ export const DEFAULT_PARAMETERS: Readonly<MigrationParameters> = {
   completionTimeoutMs: 600_000,
 }
 
-type Rule = readonly [minimum: number, maximum: number] | readonly string[] | 'boolean'
+// Of the machines that QEMU emulates.
+const MIN_PAGE_SIZE = 1024
+
+type Rule = readonly [minimum: number, maximum: number] | readonly string[] | 'boolean' | 'power of two'
 
 const RULES: Record<keyof MigrationParameters, Rule> = {
   multifd: 'boolean',
   multifdChannels: [1, 255],
   multifdCompression: COMPRESSIONS,
   zeroPageDetection: [...ZERO_PAGE_DETECTIONS, 'auto'],
+  xbzrle: 'boolean',
+  xbzrleCacheSize: 'power of two',
   returnPath: 'boolean',
   maxBandwidth: [0, Number.MAX_SAFE_INTEGER],
   downtimeLimit: [0, 2_000_000],
@@ -63,7 +74,7 @@ const RULES: Record<keyof MigrationParameters, Rule> = {
 /**
  * The given parameters over the defaults.
  *
- * @throws MultifdError ERR_MULTIFD_ARGUMENT for an unknown name or a value out of range
+ * @throws MultifdError ERR_MULTIFD_ARGUMENT for an unknown name, a value out of range, or values that exclude each other
  */
 export function completeParameters(given: Partial<MigrationParameters> = {}): MigrationParameters {
   for (const [name, value] of Object.entries(given)) {
@@ -72,12 +83,21 @@ export function completeParameters(given: Partial<MigrationParameters> = {}): Mi
     if (value !== undefined) checkValue(name, value, rule)
   }
   const known = Object.entries(given).filter(([, value]) => value !== undefined)
-  return { ...DEFAULT_PARAMETERS, ...Object.fromEntries(known) }
+  const parameters: MigrationParameters = { ...DEFAULT_PARAMETERS, ...Object.fromEntries(known) }
+  if (parameters.multifd && parameters.xbzrle) {
+    throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'multifd is not compatible with xbzrle: switch one of them off')
+  }
+  return parameters
 }
 
 function checkValue(name: string, value: unknown, rule: Rule): void {
   if (rule === 'boolean') {
     if (typeof value !== 'boolean') throw bad(name, value, 'true or false')
+  } else if (rule === 'power of two') {
+    const power = Number.isSafeInteger(value) && Number.isInteger(Math.log2(value as number))
+    if (!power || (value as number) < MIN_PAGE_SIZE) {
+      throw bad(name, value, 'a power of two, and no less than a target page')
+    }
   } else if (typeof rule[0] === 'number') {
     const [minimum, maximum] = rule as readonly [number, number]
     if (!(Number.isInteger(value) && (value as number) >= minimum && (value as number) <= maximum)) {

@@ -3,8 +3,10 @@
 import type { RecvBlocks } from '../channel/recv.js'
 import { MultifdError } from '../errors.js'
 import type { StreamReader } from '../io/stream-reader.js'
-import type { LoadBlock } from '../ram/load-block.js'
+import { RamBlock } from '../ram/block.js'
+import { checkPage, excuseDiscarded, type LoadBlock } from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
+import { PageRuns } from '../shm/page-runs.js'
 import {
   checkRamFlags,
   decodeBlockName,
@@ -13,7 +15,7 @@ import {
   type RamWord,
   splitRamWord,
 } from '../wire/ram.js'
-import { decodeXbzrle, XBZRLE_ENCODING } from '../wire/xbzrle.js'
+import { decodeXbzrle, XBZRLE_ENCODING, XBZRLE_HEADER_SIZE } from '../wire/xbzrle.js'
 import { type Coordinator, nameChannels } from './coordinator.js'
 
 const COUNT_EVERY = 1024
@@ -31,11 +33,16 @@ export class RamLoad {
   readonly #word: RamWord = { offset: 0, flags: 0 }
   #blocks: LoadBlock[] | undefined
   #current: LoadBlock | undefined
+  readonly #runs = PageRuns.alone(1)
+  // Where a page lies before it goes into a file.
+  #staging: RamBlock | undefined
   #flush: 'per-section' | 'per-round' | undefined
   #flushSeen = false
   #barriers = 0
   #normalPages = 0
   #zeroPages = 0
+  #xbzrlePages = 0
+  #xbzrleBytes = 0
   #counted = 0
 
   constructor(coordinator: Coordinator, reader: StreamReader, options: RamLoadOptions) {
@@ -84,9 +91,9 @@ export class RamLoad {
    * @throws MultifdError ERR_MULTIFD_BLOCK
    */
   checkComplete(mayLack: (idstr: string) => boolean): void {
-    for (const loaded of this.#blocks!) {
-      loaded.excuseDiscarded()
-      const { block, received } = loaded
+    for (const block of this.#blocks!) {
+      excuseDiscarded(block)
+      const { received } = block
       const missing = block.pages - received.count()
       if (missing === 0 || mayLack(block.idstr)) continue
       const first = received.next(0, false) * block.pageSize
@@ -111,10 +118,10 @@ export class RamLoad {
       if (!this.#current) throw new MultifdError('ERR_MULTIFD_PROTOCOL', 'CONTINUE without a block before it')
     } else {
       const name = decodeBlockName(this.#reader)
-      this.#current = this.#blocks?.find(({ block }) => block.idstr === name)
+      this.#current = this.#blocks?.find(({ idstr }) => idstr === name)
       if (!this.#current) throw new MultifdError('ERR_MULTIFD_BLOCK', `unknown RAM block '${name}'`)
     }
-    this.#current.checkPage(this.#word.offset)
+    checkPage(this.#current, this.#word.offset)
     return this.#current
   }
 
@@ -122,15 +129,16 @@ export class RamLoad {
     const block = this.#block()
     const fill = this.#reader.u8()
     if (fill !== 0) throw new MultifdError('ERR_MULTIFD_PROTOCOL', `a ZERO record's fill byte is ${fill}, expected 0`)
-    block.gotZero(this.#word.offset)
+    block.clear(this.#one(block))
     this.#zeroPages++
   }
 
   #loadPage(): void {
     const block = this.#block()
     const { offset } = this.#word
-    this.#reader.into(block.block, offset, this.#options.pageSize)
-    block.gotData(offset)
+    if (block.inPlace) this.#reader.into(block.inPlace, offset, this.#options.pageSize)
+    else this.#reader.into(this.#stage(), 0, this.#options.pageSize)
+    block.store(this.#one(block), this.#staging)
     if (++this.#normalPages % COUNT_EVERY === 0) this.#count()
   }
 
@@ -153,9 +161,27 @@ export class RamLoad {
     }
     const runs = this.#reader.bytes(length)
     const { offset } = this.#word
-    decodeXbzrle(runs, block.openPage(offset))
-    block.gotData(offset)
-    if (++this.#normalPages % COUNT_EVERY === 0) this.#count()
+    const page = offset / pageSize
+    if (!block.received.has(page)) {
+      const message = `a change to page 0x${offset.toString(16)} of block '${block.idstr}', which never came`
+      throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
+    }
+    decodeXbzrle(runs, block.open(page, block.inPlace ? undefined : this.#stage()))
+    block.store(this.#one(block), this.#staging)
+    this.#xbzrleBytes += XBZRLE_HEADER_SIZE + length
+    if (++this.#xbzrlePages % COUNT_EVERY === 0) this.#count()
+  }
+
+  // The page of the record at hand.
+  #one(block: LoadBlock): PageRuns {
+    this.#runs.reset()
+    this.#runs.push(this.#word.offset / block.pageSize, 1)
+    return this.#runs
+  }
+
+  #stage(): RamBlock {
+    this.#staging ??= RamBlock.staging(1, this.#options.pageSize)
+    return this.#staging
   }
 
   #count(): void {
@@ -164,9 +190,13 @@ export class RamLoad {
     shm.count(place, COUNTER.bytes, this.#reader.position - this.#counted)
     shm.count(place, COUNTER.normalPages, this.#normalPages)
     shm.count(place, COUNTER.zeroPages, this.#zeroPages)
+    shm.count(place, COUNTER.xbzrlePages, this.#xbzrlePages)
+    shm.count(place, COUNTER.xbzrleBytes, this.#xbzrleBytes)
     this.#counted = this.#reader.position
     this.#normalPages = 0
     this.#zeroPages = 0
+    this.#xbzrlePages = 0
+    this.#xbzrleBytes = 0
     this.#coordinator.checkStopped()
   }
 

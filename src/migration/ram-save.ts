@@ -1,24 +1,24 @@
 // The source's RAM: which pages are still to be sent, and the passes that send them.
 
 import type { StreamWriter } from '../io/stream-writer.js'
-import type { RamBlock } from '../ram/block.js'
+import { type RamBlock, ZERO_MASK_PAGES } from '../ram/block.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
 import { type DirtyLog, dirtyLogOf } from '../ram/dirty-log.js'
-import { COUNTER, JOB, SLOT } from '../shm/layout.js'
-import { SlotDispatcher } from '../shm/slots.js'
+import type { PageRuns } from '../shm/page-runs.js'
+import { type PageKernel, pageKernel } from '../wasm/kernel.js'
 import { PACKET_DATA_SIZE } from '../wire/multifd-packet.js'
-import { encodeRamRecord, encodeRamWord, RAM_FLAG } from '../wire/ram.js'
+import { encodeRamWord, RAM_FLAG } from '../wire/ram.js'
 import type { Coordinator } from './coordinator.js'
-import { nameChannels } from './coordinator.js'
 import { Pacer } from './pacer.js'
+import { RecordWriter } from './record-writer.js'
+import type { SendChannels } from './send-channels.js'
 
 const WAIT_MS = 100
-// Channels that take part in sending at first, and the wait for room that brings in another.
-const ACTIVE_AT_FIRST = 2
-const WIDEN_MS = 20
 
 export interface RamSaveOptions {
   blocks: RamBlock[]
+  /** Undefined for the single-channel stream. */
+  channels: SendChannels | undefined
   /** Where the barrier's mark stands: see protocol, "barriers". */
   flush: 'per-section' | 'per-round'
   /** Whether the coordinator looks for zero pages and sends them as records on the main channel. */
@@ -31,24 +31,33 @@ export class RamSave {
   readonly #writer: StreamWriter
   readonly #options: RamSaveOptions
   readonly #logs: DirtyLog[]
+  readonly #kernel: PageKernel
   readonly #dirty: DirtyBitmap[]
-  readonly #dispatcher: SlotDispatcher | undefined
+  readonly #batch: PageRuns
+  readonly #channels: SendChannels | undefined
+  readonly #batchPages: number
   readonly #pacer: Pacer
-  // The block of the batch in the making, and its pages.
-  #batchBlock = -1
-  #batchPages = 0
-  #recordBlock = -1
-  #barriers = 0
+  readonly #records: RecordWriter
 
   constructor(coordinator: Coordinator, writer: StreamWriter, options: RamSaveOptions) {
     this.#coordinator = coordinator
     this.#writer = writer
     this.#options = options
     this.pageSize = options.blocks[0]!.pageSize
+    const { memory } = coordinator.shm.handle
+    this.#kernel = pageKernel(memory)
+    let at = coordinator.shm.dirtyAt
     this.#logs = options.blocks.map(dirtyLogOf)
-    this.#dirty = options.blocks.map((block) => new DirtyBitmap(block.pages, block))
-    this.#dispatcher = coordinator.shm.channels > 0 ? new SlotDispatcher(coordinator.shm, ACTIVE_AT_FIRST) : undefined
+    this.#dirty = options.blocks.map((block) => {
+      const bitmap = new DirtyBitmap(block.pages, memory, this.#kernel, at, block)
+      at += 4 * DirtyBitmap.words(block.pages)
+      return bitmap
+    })
+    this.#batch = coordinator.shm.batch()
+    this.#channels = options.channels
+    this.#batchPages = PACKET_DATA_SIZE / this.pageSize
     this.#pacer = new Pacer(coordinator.parameters.maxBandwidth)
+    this.#records = new RecordWriter(coordinator, writer, this.#pacer, options)
   }
 
   /** Pages still to be sent, as of the last {@link synchronise}. */
@@ -76,27 +85,34 @@ export class RamSave {
     return added
   }
 
-  /** Sends every dirty page once, as the records of one section; the barrier and EOS are the caller's. */
-  savePass(): void {
+  /**
+   * Sends every dirty page once, as the records of one section; the barrier and EOS are the caller's.
+   *
+   * @param last whether no pass follows it
+   */
+  savePass(last: boolean): void {
     this.#pacer.restart()
+    this.#records.beginPass(last)
     for (const [index, block] of this.#options.blocks.entries()) {
-      const save = this.#dispatcher ? this.#queuePages : this.#writePages
-      this.#dirty[index]!.drain(PACKET_DATA_SIZE / this.pageSize, (first, count) =>
-        save.call(this, index, block, first, count),
-      )
+      if (!this.#channels) this.#eachRun(index, (first, count) => this.#writePages(index, block, first, count))
+      else if (!this.#options.findZeroPages) this.#queueBlock(index, this.#channels)
+      else {
+        this.#eachRun(index, (first, count) => this.#sortPages(index, block, first, count))
+        this.#closeBatch(index)
+      }
     }
-    if (this.#dispatcher) this.#closeBatch()
+    this.#records.endPass()
   }
 
   /** Ends a section's records: the barrier, in the peer's dialect, and EOS. */
   endRecords(): void {
     const writer = this.#writer
     const perRound = this.#options.flush === 'per-round'
-    if (this.#dispatcher) {
+    if (this.#channels) {
       if (perRound) writer.commit(encodeRamWord(writer.view, writer.reserve(8), 0, RAM_FLAG.flush))
       writer.commit(encodeRamWord(writer.view, writer.reserve(8), 0, RAM_FLAG.eos))
       writer.flush()
-      this.#barrier()
+      this.#channels.barrier()
     } else {
       writer.commit(encodeRamWord(writer.view, writer.reserve(8), 0, RAM_FLAG.eos))
       writer.flush()
@@ -104,136 +120,81 @@ export class RamSave {
     this.countMain()
   }
 
-  /** Ends the channels' work once their rings are empty. */
-  quit(): void {
-    for (let channel = 0; channel < this.#coordinator.shm.channels; channel++) this.#command(channel, JOB.quit)
+  // Straight from the bitmap into batches.
+  #queueBlock(index: number, channels: SendChannels): void {
+    const dirty = this.#dirty[index]!
+    for (let word = 0; !dirty.isEnd(word); ) {
+      word = dirty.take(word, this.#batchPages, channels.spare.runs)
+      if (channels.spare.runs.pages === this.#batchPages) this.#closeBatch(index)
+    }
+    this.#closeBatch(index)
   }
 
-  #queuePages(index: number, block: RamBlock, first: number, count: number): void {
-    const find = this.#options.findZeroPages
-    if (index !== this.#batchBlock) this.#closeBatch()
-    this.#batchBlock = index
-    let slot = this.#dispatcher!.spare
-    for (let page = first; page < first + count; page++) {
-      if (find && block.isZeroPage(page)) {
-        this.#writeZero(index, block, page)
+  #eachRun(index: number, visit: (first: number, count: number) => void): void {
+    const dirty = this.#dirty[index]!
+    const batch = this.#batch
+    for (let word = 0; !dirty.isEnd(word); ) {
+      batch.reset()
+      word = dirty.take(word, this.#batchPages, batch)
+      for (let run = 0; run < batch.count; run++) visit(batch.first(run), batch.length(run))
+    }
+  }
+
+  #queueRun(index: number, first: number, count: number): void {
+    for (let page = first, left = count; left > 0; ) {
+      const { runs } = this.#channels!.spare
+      const part = Math.min(left, this.#batchPages - runs.pages)
+      runs.push(page, part)
+      page += part
+      left -= part
+      if (runs.pages === this.#batchPages) this.#closeBatch(index)
+    }
+  }
+
+  #sortPages(index: number, block: RamBlock, first: number, count: number): void {
+    for (let done = 0; done < count; done += ZERO_MASK_PAGES) {
+      const part = Math.min(ZERO_MASK_PAGES, count - done)
+      const zeros = block.zeroPages(first + done, part)
+      if (zeros === 0) {
+        this.#queueRun(index, first + done, part)
         continue
       }
-      slot[SLOT.pages + this.#batchPages++] = page
-      if (this.#batchPages === slot.length - SLOT.pages) {
-        this.#closeBatch()
-        this.#batchBlock = index
-        slot = this.#dispatcher!.spare
+      for (let i = 0; i < part; i++) {
+        if ((zeros & (1 << i)) === 0) this.#queueRun(index, first + done + i, 1)
+        else this.#writeZero(index, block, first + done + i)
       }
     }
   }
 
-  // The batch's block and count are kept here and not read back from the slot: once handed over, it is the channel's.
-  #closeBatch(): void {
-    if (this.#batchPages === 0) return
-    const slot = this.#dispatcher!.spare
-    slot[SLOT.block] = this.#batchBlock
-    slot[SLOT.count] = this.#batchPages
-    const bytes = this.#batchPages * this.pageSize
-    this.#batchPages = 0
-    this.#batchBlock = -1
-    const { shm } = this.#coordinator
-    this.#dispatch()
+  // A batch has pages of one block, and is looked at here before it is handed over only: then it is the channel's.
+  #closeBatch(index: number): void {
+    const { spare } = this.#channels!
+    const { pages } = spare.runs
+    if (pages === 0) return
+    spare.block = index
+    this.#channels!.dispatch()
     this.#coordinator.checkStopped()
-    this.#pacer.sent(bytes, (ms) => {
-      shm.coordinator.wait(Math.min(ms, WAIT_MS))
+    this.#pacer.sent(pages * this.pageSize, (ms) => {
+      this.#coordinator.shm.coordinator.wait(Math.min(ms, WAIT_MS))
       this.#coordinator.checkStopped()
     })
-  }
-
-  // Where the kernel takes everything at once, more threads than cores only get into each other's way: another channel
-  // takes part when those that do have had no room for a while, as on every network, and under every compressor.
-  #dispatch(): void {
-    const dispatcher = this.#dispatcher!
-    const { shm } = this.#coordinator
-    do {
-      const until = performance.now() + WIDEN_MS
-      for (let left = WIDEN_MS; left > 0; left = until - performance.now()) {
-        if (dispatcher.dispatch()) return
-        shm.coordinator.wait(left)
-        this.#coordinator.checkStopped()
-      }
-    } while (dispatcher.widen())
-    this.#coordinator.waitFor(
-      () => dispatcher.dispatch(),
-      () => 'no channel took a batch',
-    )
   }
 
   #writeZero(index: number, block: RamBlock, page: number): void {
-    this.#record(index, block, page, RAM_FLAG.zero)
-    const writer = this.#writer
-    const at = writer.reserve(1)
-    writer.view.setUint8(at, 0)
-    writer.commit(at + 1)
-    this.#coordinator.shm.count(this.#coordinator.shm.coordinatorPlace, COUNTER.zeroPages, 1)
+    this.#records.writeZero(index, block, page)
   }
 
   #writePages(index: number, block: RamBlock, first: number, count: number): void {
-    const { pageSize } = block
-    for (let page = first; page < first + count; page++) {
-      if (this.#options.findZeroPages && block.isZeroPage(page)) {
-        this.#writeZero(index, block, page)
-        continue
-      }
-      this.#record(index, block, page, RAM_FLAG.page)
-      this.#writer.putRange(block, page * pageSize, pageSize)
-      if (++this.#normalPages === COUNT_EVERY) this.countMain()
-    }
+    this.#records.writePages(index, block, first, count)
   }
 
-  #normalPages = 0
-
-  #record(index: number, block: RamBlock, page: number, kind: typeof RAM_FLAG.zero | typeof RAM_FLAG.page): void {
-    const writer = this.#writer
-    const at = writer.reserve(8 + 256)
-    const idstr = index === this.#recordBlock ? undefined : block.idstr
-    writer.commit(encodeRamRecord(writer.view, at, page * block.pageSize, kind, idstr))
-    this.#recordBlock = index
-  }
-
-  #counted = 0
-
-  /** Brings the main channel's share of the counters up to date: so often that a reader sees it move. */
+  /** Brings the main channel's share of the counters up to date. */
   countMain(): void {
-    const { shm } = this.#coordinator
-    const bytes = this.#writer.bytes - this.#counted
-    this.#counted = this.#writer.bytes
-    shm.count(shm.coordinatorPlace, COUNTER.bytes, bytes)
-    shm.count(shm.coordinatorPlace, COUNTER.normalPages, this.#normalPages)
-    this.#normalPages = 0
-    this.#coordinator.checkStopped()
-    this.#pacer.sent(bytes, (ms) => {
-      shm.coordinator.wait(Math.min(ms, WAIT_MS))
-      this.#coordinator.checkStopped()
-    })
+    this.#records.count()
   }
 
-  // SYNC on every channel, and every channel at it: all pages queued before are on their way.
-  #barrier(): void {
-    const { shm } = this.#coordinator
-    this.#closeBatch()
-    for (let channel = 0; channel < shm.channels; channel++) this.#command(channel, JOB.sync)
-    this.#barriers++
-    const behind = (channel: number): boolean => shm.syncs(channel) < this.#barriers
-    this.#coordinator.waitFor(
-      () => this.#coordinator.firstShortOf(this.#barriers) === undefined,
-      () => `${nameChannels(shm.channels, behind)}: the peer took nothing`,
-    )
-  }
-
-  #command(channel: number, job: typeof JOB.sync | typeof JOB.quit): void {
-    if (this.#dispatcher!.command(channel, job)) return
-    this.#coordinator.waitFor(
-      () => this.#dispatcher!.command(channel, job),
-      () => `channel ${channel}: the peer took nothing`,
-    )
+  /** Bytes that a page of the next pass may take on the wire, where this one's took `bytes`. */
+  bytesPerPage(bytes: number): number {
+    return this.#records.bytesPerPage(bytes, this.pageSize)
   }
 }
-
-const COUNT_EVERY = 1024

@@ -1,6 +1,5 @@
 // The source's coordinator: connects, sends set-up, passes, switchover and device state, and waits for the word.
 
-import type { SendHandOver } from '../channel/send.js'
 import type { ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
 import { connectTo } from '../io/connect.js'
@@ -28,6 +27,7 @@ import {
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
 import { RamSave } from './ram-save.js'
 import { ReturnPath } from './return-path.js'
+import { SendChannels } from './send-channels.js'
 import type { Figures } from './statistics.js'
 
 const LOOK_MS = 100
@@ -68,6 +68,7 @@ class SourceRun {
   readonly #writer: StreamWriter
   readonly #ram: RamSave
   readonly #returnPath: ReturnPath | undefined
+  readonly #channels: SendChannels | undefined
 
   constructor(coordinator: Coordinator, plan: SourcePlan) {
     const { parameters } = coordinator
@@ -78,8 +79,11 @@ class SourceRun {
     this.#writer = new StreamWriter(main)
     this.#returnPath = parameters.returnPath ? new ReturnPath(main.fd) : undefined
     const detection = zeroPagesAt(parameters, plan.machineType)
+    const blocks = plan.blocks.map((handle) => RamBlock.from(handle))
+    if (parameters.multifd) this.#channels = new SendChannels(coordinator, blocks[0]!.pageSize, plan.blocks)
     this.#ram = new RamSave(coordinator, this.#writer, {
-      blocks: plan.blocks.map((handle) => RamBlock.from(handle)),
+      blocks,
+      channels: this.#channels,
       flush: dialect.flush,
       findZeroPages: detection === 'coordinator',
     })
@@ -112,25 +116,26 @@ class SourceRun {
     })
   }
 
-  #connect(addresses: SocketAddress[]): number {
+  #connect(addresses: SocketAddress[], shared = false): number {
     const { connectTimeoutMs } = this.#coordinator.parameters
-    return connectTo(addresses, connectTimeoutMs, () => this.#coordinator.checkStopped())
+    return connectTo(addresses, connectTimeoutMs, () => this.#coordinator.checkStopped(), shared)
   }
 
   // In order, and each with its initial packet at once: QEMU's destinations read it in their main loop.
   #connectChannels(): void {
-    const { destination, uuid, blocks } = this.#plan
+    const { destination, uuid } = this.#plan
     const packet = new PinnedBuffer(INITIAL_PACKET_SIZE)
     const vector = new IoVector(1)
     for (let id = 0; id < this.#coordinator.shm.channels; id++) {
       if ('fd' in destination) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'channels over one descriptor')
-      const fd = this.#coordinator.own(this.#connect(destination.addresses))
+      const shared = this.#coordinator.shm.channels > 1
+      const fd = this.#coordinator.own(this.#connect(destination.addresses, shared))
       encodeInitialPacket(packet.view, 0, { uuid: uuid === undefined ? undefined : parseUuid(uuid), id })
       vector.reset()
       vector.push({ address: packet.address, size: INITIAL_PACKET_SIZE }, 0, INITIAL_PACKET_SIZE)
-      new DescriptorChannel(fd, id, () => this.#coordinator.checkStopped()).writeFull(vector)
-      const handOver: SendHandOver = { fd, pageSize: this.#ram.pageSize, blocks }
-      this.#coordinator.handOver(id, handOver, true)
+      const channel = new DescriptorChannel(fd, id, this.#coordinator.channelWait(id))
+      channel.writeFull(vector)
+      this.#channels!.add(channel)
     }
   }
 
@@ -190,7 +195,7 @@ class SourceRun {
       const began = performance.now()
       shm.setCounter(place, COUNTER.remaining, pages * this.#ram.pageSize)
       this.#beginSection(SECTION.part)
-      this.#ram.savePass()
+      this.#ram.savePass(false)
       this.#endSection()
       this.#returnPath?.poll()
       const durationMs = Math.max(performance.now() - began, 0.001)
@@ -201,7 +206,7 @@ class SourceRun {
       const remainingPages = this.#ram.pendingPages
       // Of the pass before, in pages and not in bytes: zero pages cost next to nothing to send, and some may be again.
       const bytesPerMs = bytes / durationMs
-      const expectedDowntime = (remainingPages * this.#ram.pageSize) / bytesPerMs
+      const expectedDowntime = (remainingPages * this.#ram.bytesPerPage(bytes)) / bytesPerMs
       const bandwidth = bytesPerMs * 1000
       this.#coordinator.tell({
         type: 'pass',
@@ -222,17 +227,19 @@ class SourceRun {
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, this.#ram.pendingPages * this.#ram.pageSize)
     if (this.#plan.switchoverStart) this.#command(COMMAND.switchoverStart)
     this.#beginSection(SECTION.end)
-    this.#ram.savePass()
+    this.#ram.savePass(true)
     this.#endSection()
     this.#writer.putBytes(this.#plan.deviceState)
     this.#writer.flush()
     this.#ram.countMain()
-    this.#ram.quit()
     this.#awaitWord()
+    this.#channels?.quit()
     shm.succeed()
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, 0)
     const figures: Partial<Figures> = { downtime: performance.now() - stopped }
     this.#coordinator.tell({ type: 'figures', figures })
+    // Before the program goes on: its blocks are nobody's then.
+    this.#ram.stop()
     this.#coordinator.tell({ type: 'done' })
   }
 

@@ -1,11 +1,13 @@
 // The source: migrates a program's RAM blocks, or what a snapshot holds, to a destination.
 
+import { availableParallelism } from 'node:os'
 import { MultifdError } from '../errors.js'
 import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js'
 import type { Logger } from '../log.js'
 import { isStreamSocket } from '../os/socket.js'
 import type { RamBlock } from '../ram/block.js'
 import { BlockGuard } from '../ram/block-guard.js'
+import { DirtyBitmap } from '../ram/dirty-bitmap.js'
 import { requireDirtyLog } from '../ram/dirty-log.js'
 import { parseUuid } from '../wire/bytes.js'
 import { encodeEof, encodeVmdescHeader } from '../wire/stream.js'
@@ -58,6 +60,11 @@ export class MigrationSource extends Migration {
     this.#options = options
     this.#extras = extras
     if (options.ram.length === 0) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'there is no RAM block to migrate')
+    const { xbzrle, xbzrleCacheSize } = this.parameters
+    if (xbzrle && xbzrleCacheSize < options.ram[0]!.pageSize) {
+      const message = `parameter 'xbzrleCacheSize' is ${xbzrleCacheSize}: it must be no less than a target page`
+      throw new MultifdError('ERR_MULTIFD_ARGUMENT', message)
+    }
     const names = new Set(options.ram.map(({ idstr }) => idstr))
     if (names.size < options.ram.length) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'two RAM blocks have one name')
     if (options.uuid !== undefined) parseUuid(options.uuid)
@@ -76,6 +83,7 @@ export class MigrationSource extends Migration {
     this.#checkTransport(parsed)
     const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid } = this.#options
     const addresses = await resolveUri(parsed, false)
+    if (!this.busy) await this.settled()
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
     if (this.busy) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
     for (const { dirtyLog } of ram) requireDirtyLog(dirtyLog)
@@ -98,6 +106,8 @@ export class MigrationSource extends Migration {
         channel: new URL('../../workers/send.js', import.meta.url),
         pageSize: ram[0]!.pageSize,
         totalBytes: ram.reduce((sum, { size }) => sum + size, 0),
+        dirtyWords: ram.reduce((sum, { pages }) => sum + DirtyBitmap.words(pages), 0),
+        startAtOnce: Math.max(2, availableParallelism()),
         plan,
         channelPlan: { findZeroPages: zeroPagesAt(this.parameters, machineType) === 'channels' },
         signal: options.signal,

@@ -28,6 +28,28 @@ export interface RamStatistics {
   pageSize: number
 }
 
+/** Figures of XBZRLE. On a destination `pages` and `bytes` are those that came, and the others are 0. */
+export interface XbzrleCacheStatistics extends XbzrleRates {
+  /** Bytes that the cache may take. */
+  cacheSize: number
+  /** Bytes of the records, without word and block id. */
+  bytes: number
+  /** Records: pages of which only the change was sent. */
+  pages: number
+  /** Pages that were sent again, and whole because the cache did not have them. */
+  cacheMiss: number
+  /** Pages that went whole because their change was too large. */
+  overflow: number
+}
+
+/** Of the last pass. */
+export interface XbzrleRates {
+  /** Pages that the cache did not have, of all that were not zero: 0 to 1. */
+  cacheMissRate: number
+  /** Bytes of the pages that the cache had, to the bytes that they took; 0 when they took none. */
+  encodingRate: number
+}
+
 export interface MigrationStatistics {
   status: MigrationStatus
   /** ms, until now or until the end. */
@@ -36,12 +58,15 @@ export interface MigrationStatistics {
   downtime?: number
   expectedDowntime?: number
   ram: RamStatistics
+  /** Where XBZRLE is on, and on a destination where it came. */
+  xbzrleCache?: XbzrleCacheStatistics
 }
 
-/** Times that a coordinator knows, ms. */
+/** What only a coordinator knows; times in ms. */
 export interface Figures {
   downtime: number
   expectedDowntime: number
+  xbzrleRates: XbzrleRates
 }
 
 /** What is known when a pass ends. */
@@ -71,21 +96,25 @@ export interface StatisticsInput {
   totalBytes: number
   pageSize: number
   figures: Partial<Figures>
+  /** Undefined without XBZRLE. */
+  xbzrleCacheSize: number | undefined
 }
 
 /** The figures at this instant, read from the shared counters. */
 export function readStatistics(input: StatisticsInput): MigrationStatistics {
-  const { shm, status, totalTime, setupTime, totalBytes, pageSize, figures } = input
+  const { shm, status, totalTime, setupTime, totalBytes, pageSize, figures, xbzrleCacheSize } = input
+  const { xbzrleRates = { cacheMissRate: 0, encodingRate: 0 }, ...times } = figures
   const own = (counter: number): number => shm.counter(shm.coordinatorPlace, counter)
   const transferred = shm.sum(COUNTER.bytes, true)
   const normal = shm.sum(COUNTER.normalPages, true)
   const duplicate = shm.sum(COUNTER.zeroPages, true)
+  const xbzrlePages = own(COUNTER.xbzrlePages)
   const activeMs = Math.max(1, totalTime - (setupTime ?? 0))
   return {
     status,
     totalTime,
     ...(setupTime === undefined ? {} : { setupTime }),
-    ...figures,
+    ...times,
     ram: {
       transferred,
       remaining: own(COUNTER.remaining),
@@ -97,8 +126,18 @@ export function readStatistics(input: StatisticsInput): MigrationStatistics {
       mbps: (transferred * 8) / 1000 / activeMs,
       dirtySyncCount: own(COUNTER.passes),
       multifdBytes: shm.sum(COUNTER.bytes, false),
-      pagesPerSecond: Math.round(((normal + duplicate) * 1000) / activeMs),
+      pagesPerSecond: Math.round(((normal + duplicate + xbzrlePages) * 1000) / activeMs),
       pageSize,
     },
+    ...((xbzrleCacheSize !== undefined || xbzrlePages > 0) && {
+      xbzrleCache: {
+        cacheSize: xbzrleCacheSize ?? 0,
+        bytes: own(COUNTER.xbzrleBytes),
+        pages: xbzrlePages,
+        cacheMiss: own(COUNTER.xbzrleCacheMiss),
+        overflow: own(COUNTER.xbzrleOverflow),
+        ...xbzrleRates,
+      },
+    }),
   }
 }

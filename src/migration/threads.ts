@@ -1,10 +1,10 @@
 // The threads of one migration as the embedding thread sees them: started together, heard, and gone together.
 
-import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads'
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { Piscina } from 'piscina'
 import type { ChannelTask, ThreadOutcome } from '../channel/thread.js'
 import { MultifdError, type PlainError } from '../errors.js'
-import { CHANNEL, COUNTER } from '../shm/layout.js'
+import { CHANNEL, CHANNEL_STATE, COUNTER } from '../shm/layout.js'
 import { MigrationShm } from '../shm/migration-shm.js'
 import type { CoordinatorTask } from './coordinator.js'
 import type { CoordinatorMessage } from './messages.js'
@@ -25,6 +25,10 @@ export interface ThreadsOptions {
   /** Multifd channels, 0 for the single-channel stream. */
   channels: number
   pagesPerPacket: number
+  /** Source: words of the bitmaps of pages to be sent. */
+  dirtyWords: number
+  /** Channels whose threads start at once; the coordinator asks for the others'. */
+  startAtOnce: number
   parameters: MigrationParameters
   /** What the coordinator is started with besides {@link CoordinatorTask}. */
   plan: object
@@ -54,9 +58,9 @@ export class MigrationThreads {
   #embeddingError: MultifdError | undefined
 
   constructor(options: ThreadsOptions) {
-    const { channels, pagesPerPacket } = options
+    const { channels, pagesPerPacket, dirtyWords } = options
     this.#side = options.side
-    this.shm = MigrationShm.create({ channels, pagesPerPacket }, options.faults)
+    this.shm = MigrationShm.create({ channels, pagesPerPacket, dirtyWords }, options.faults)
     this.ended = this.#run(options)
   }
 
@@ -83,23 +87,20 @@ export class MigrationThreads {
     if (running.size === 0) process.on('exit', stopAll)
     running.add(shm)
     const outcomes: (ThreadOutcome | undefined)[] = []
+    const channelTasks: Promise<void>[] = []
     const pool = this.#startPool(options)
     try {
       const links = Array.from({ length: shm.channels }, () => new MessageChannel())
-      const tasks = links.map(async ({ port2 }, channel) => {
-        const { stallTimeoutMs } = options.parameters
-        const task: ChannelTask = { ...options.channelPlan, shm: shm.handle, channel, port: port2, stallTimeoutMs }
-        try {
-          outcomes[channel] = (await pool!.run(task, { transferList: [port2] })) as ThreadOutcome
-        } catch (cause) {
-          this.fail(new MultifdError('ERR_MULTIFD_INTERNAL', `thread of channel ${channel} died`, { channel, cause }))
-          // The coordinator waits for a word from it.
-          shm.setChannelWord(channel, CHANNEL.state, 2)
-        }
-      })
-      outcomes[shm.coordinatorPlace] = await this.#runCoordinator(options, links)
-      await Promise.all(tasks)
-      for (const { port1 } of links) port1.close()
+      const start = (channel: number): void => {
+        channelTasks.push(this.#runChannel(pool!, options, channel, links[channel]!.port2, outcomes))
+      }
+      for (let channel = 0; channel < Math.min(options.startAtOnce, shm.channels); channel++) start(channel)
+      outcomes[shm.coordinatorPlace] = await this.#runCoordinator(options, links, start)
+      await Promise.all(channelTasks)
+      for (const { port1, port2 } of links) {
+        port1.close()
+        port2.close()
+      }
     } finally {
       await pool?.destroy()
       running.delete(shm)
@@ -108,13 +109,37 @@ export class MigrationThreads {
     return this.#firstError(outcomes)
   }
 
-  #startPool({ channel }: ThreadsOptions): Piscina | undefined {
+  async #runChannel(
+    pool: Piscina,
+    options: ThreadsOptions,
+    channel: number,
+    port: MessagePort,
+    outcomes: (ThreadOutcome | undefined)[],
+  ): Promise<void> {
+    const { shm } = this
+    const { stallTimeoutMs } = options.parameters
+    const task: ChannelTask = { ...options.channelPlan, shm: shm.handle, channel, port, stallTimeoutMs }
+    shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.starting)
+    shm.noteStarting()
+    try {
+      outcomes[channel] = (await pool.run(task, { transferList: [port] })) as ThreadOutcome
+    } catch (cause) {
+      this.fail(new MultifdError('ERR_MULTIFD_INTERNAL', `thread of channel ${channel} died`, { channel, cause }))
+      // The coordinator waits for a word from it.
+      shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.ended)
+    }
+  }
+
+  #startPool({ channel, startAtOnce }: ThreadsOptions): Piscina | undefined {
     const threads = this.shm.channels
     if (threads === 0) return undefined
     return new Piscina({
       filename: channel.href,
-      minThreads: threads,
+      minThreads: Math.min(startAtOnce, threads),
       maxThreads: threads,
+      // One thread a channel, whoever of them is idle.
+      concurrentTasksPerWorker: 1,
+      idleTimeout: Number.POSITIVE_INFINITY,
       // A loader of the embedding program's has no business in them.
       execArgv: [],
       // A thread that waits for a task must not freeze in it: `destroy` could not end it.
@@ -124,16 +149,22 @@ export class MigrationThreads {
     })
   }
 
-  async #runCoordinator(options: ThreadsOptions, links: MessageChannel[]): Promise<ThreadOutcome> {
+  async #runCoordinator(
+    options: ThreadsOptions,
+    links: MessageChannel[],
+    startChannel: (channel: number) => void,
+  ): Promise<ThreadOutcome> {
     const { port1, port2 } = new MessageChannel()
     const ports = links.map((link) => link.port1)
     const task: CoordinatorTask = { shm: this.shm.handle, ports, toProgram: port2, parameters: options.parameters }
     let outcome: ThreadOutcome | undefined
     const hear = (message: CoordinatorMessage): void => {
       if (message.type === 'ended') outcome = message.outcome
+      else if (message.type === 'start-channel') startChannel(message.channel)
       else options.onMessage(message)
     }
     port1.on('message', hear)
+    this.shm.noteStarting()
     const worker = new Worker(options.coordinator, {
       workerData: { ...options.plan, ...task },
       transferList: [port2, ...ports],

@@ -1,11 +1,63 @@
-// What Node's file system module does not have.
+// Files by descriptor and memory by address: what Node's file system module does not have.
 
-import { libc } from './libc.js'
+import { constants } from 'node:os'
+import { MultifdError } from '../errors.js'
+import { ERRNO, errno, errnoName, libc } from './libc.js'
+import { NO_ROOM } from './memory.js'
 
 const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
+const SEEK_DATA = 3
+const SEEK_HOLE = 4
+const ERRNO_NO_DATA = constants.errno.ENXIO
 
 /** Gives the room of bytes [offset, offset + length) back; they read as zero. Where a file system can not, no harm. */
 export function punchHole(fd: number, offset: number, length: number): boolean {
   return libc().fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) === 0
+}
+
+/**
+ * Writes `length` bytes from memory at `address` into a file at `position`.
+ *
+ * @throws MultifdError ERR_MULTIFD_FILE
+ */
+export function writeAt(fd: number, address: number, length: number, position: number): void {
+  move('pwrite', fd, address, length, position)
+}
+
+/**
+ * Reads `length` bytes of a file from `position` on into memory at `address`.
+ *
+ * @throws MultifdError ERR_MULTIFD_FILE, also where the file ends too early
+ */
+export function readAt(fd: number, address: number, length: number, position: number): void {
+  move('pread', fd, address, length, position)
+}
+
+function move(syscall: 'pread' | 'pwrite', fd: number, address: number, length: number, position: number): void {
+  for (let done = 0; done < length; ) {
+    const moved = libc()[syscall](fd, address + done, length - done, position + done)
+    if (moved > 0) {
+      done += moved
+      continue
+    }
+    const number = moved === 0 ? 0 : errno()
+    if (number === ERRNO.intr) continue
+    const name = number === 0 ? 'the file ends too early' : errnoName(number)
+    const message = number === ERRNO.noSpace ? `${NO_ROOM} (${name})` : `${syscall} of a file failed: ${name}`
+    throw new MultifdError('ERR_MULTIFD_FILE', message, { errno: number, errnoName: name, syscall })
+  }
+}
+
+/** The first byte at or after `offset` that the file has room for; Infinity when there is none; `offset` where nobody knows. */
+export function nextData(fd: number, offset: number): number {
+  const at = Number(libc().lseek(fd, offset, SEEK_DATA))
+  if (at >= 0) return at
+  return errno() === ERRNO_NO_DATA ? Number.POSITIVE_INFINITY : offset
+}
+
+/** The first hole at or after `offset`, which may be the file's end; `offset` where nobody knows. */
+export function nextHole(fd: number, offset: number): number {
+  const at = Number(libc().lseek(fd, offset, SEEK_HOLE))
+  return at >= 0 ? at : offset
 }

@@ -22,13 +22,14 @@ interface Libc {
   sendmsg(fd: number, message: Address, flags: number): number
   readv(fd: number, vector: Address, count: number): number
   writev(fd: number, vector: Address, count: number): number
+  pread(fd: number, buffer: Address, length: number, position: number): number
+  pwrite(fd: number, buffer: Address, length: number, position: number): number
   poll(fds: Uint8Array, count: number, timeoutMs: number): number
   close(fd: number): number
   fcntl(fd: number, command: number, argument: number): number
   ioctl(fd: number, request: number, argument: number): number
   syscall(number: number, argument: number): number
   read(fd: number, buffer: Address, length: number): number
-  lseek(fd: number, offset: number, whence: number): number
   mmap(address: Address, length: number, protection: number, flags: number, fd: number, offset: number): Address
   munmap(address: Address, length: number): number
   madvise(address: Address, length: number, advice: number): number
@@ -37,6 +38,7 @@ interface Libc {
   memcpy(to: Address, from: Address, length: number): Address
   memset(to: Address, byte: number, length: number): Address
   fallocate(fd: number, mode: number, offset: number, length: number): number
+  lseek(fd: number, offset: number, whence: number): number
   gettid(): number
   prctl(option: number, name: Uint8Array): number
 }
@@ -63,13 +65,14 @@ const DECLARATIONS: Record<keyof Libc, string> = {
   sendmsg: 'intptr_t sendmsg(int, uintptr_t, int)',
   readv: 'intptr_t readv(int, uintptr_t, int)',
   writev: 'intptr_t writev(int, uintptr_t, int)',
+  pread: 'intptr_t pread(int, uintptr_t, size_t, int64_t)',
+  pwrite: 'intptr_t pwrite(int, uintptr_t, size_t, int64_t)',
   poll: 'int poll(_Inout_ uint8_t *, unsigned long, int)',
   close: 'int close(int)',
   fcntl: 'int fcntl(int, int, intptr_t)',
   ioctl: 'int ioctl(int, unsigned long, intptr_t)',
   syscall: 'intptr_t syscall(intptr_t, intptr_t)',
   read: 'intptr_t read(int, uintptr_t, size_t)',
-  lseek: 'int64_t lseek(int, int64_t, int)',
   mmap: 'uintptr_t mmap(uintptr_t, size_t, int, int, int, int64_t)',
   munmap: 'int munmap(uintptr_t, size_t)',
   madvise: 'int madvise(uintptr_t, size_t, int)',
@@ -78,6 +81,7 @@ const DECLARATIONS: Record<keyof Libc, string> = {
   memcpy: 'uintptr_t memcpy(uintptr_t, uintptr_t, size_t)',
   memset: 'uintptr_t memset(uintptr_t, int, size_t)',
   fallocate: 'int fallocate(int, int, int64_t, int64_t)',
+  lseek: 'int64_t lseek(int, int64_t, int)',
   gettid: 'int gettid()',
   prctl: 'int prctl(int, uint8_t *)',
 }

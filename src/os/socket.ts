@@ -14,6 +14,7 @@ const SOL_SOCKET = 1
 const SO_REUSEADDR = 2
 const SO_TYPE = 3
 const SO_ERROR = 4
+const SO_SNDBUF = 7
 const SO_KEEPALIVE = 9
 const SO_RCVTIMEO = 20
 const SO_SNDTIMEO = 21
@@ -194,6 +195,11 @@ export function prepareStream(fd: number, callMs: number): void {
 export function dropPacing(fd: number): void {
   const algorithm = new TextEncoder().encode(UNPACED)
   libc().setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, algorithm, algorithm.length)
+}
+
+/** Fixes the room for bytes on their way out, which would grow by itself otherwise. The kernel takes twice as much. */
+export function limitSendBuffer(fd: number, bytes: number): void {
+  libc().setsockopt(fd, SOL_SOCKET, SO_SNDBUF, int(bytes), 4)
 }
 
 /** Sets or clears O_NONBLOCK; returns what it was. */

@@ -2,6 +2,7 @@
 
 import { MultifdError } from '../errors.js'
 import { addressOf, HOST_PAGE_SIZE } from '../os/memory.js'
+import { pageKernel, type SharedMemory } from '../wasm/kernel.js'
 
 /** What RamBlock.adopt takes: a WebAssembly.Memory, or a buffer that begins on a page. */
 export type AdoptableMemory = { readonly buffer: ArrayBufferLike } | ArrayBuffer | SharedArrayBuffer
@@ -12,8 +13,10 @@ export class AdoptedMemory {
   /** Bytes, as they were when it was adopted. */
   readonly size: number
   readonly address: number
-  /** What other threads can have of it; memory that is not shared they use by its address alone. */
-  readonly shared: SharedArrayBuffer | undefined
+  /** What other threads can have of it: the memory where the page kernel can work on it, else its buffer. */
+  readonly memory: SharedMemory | undefined
+  /** Undefined where it is not shared: other threads use its address alone. */
+  readonly keep: SharedArrayBuffer | undefined
   readonly #memory: AdoptableMemory
   readonly #buffer: ArrayBufferLike
 
@@ -30,7 +33,8 @@ export class AdoptedMemory {
     }
     this.idstr = idstr
     this.size = buffer.byteLength
-    this.shared = buffer instanceof SharedArrayBuffer ? buffer : undefined
+    this.keep = buffer instanceof SharedArrayBuffer ? buffer : undefined
+    this.memory = this.keep && isForKernel(memory) ? memory : undefined
     this.#memory = memory
     this.#buffer = buffer
   }
@@ -58,4 +62,14 @@ function bufferOf(memory: AdoptableMemory): ArrayBufferLike | undefined {
   if (memory instanceof ArrayBuffer || memory instanceof SharedArrayBuffer) return memory
   const { buffer } = (memory ?? {}) as { buffer?: unknown }
   return buffer instanceof ArrayBuffer || buffer instanceof SharedArrayBuffer ? buffer : undefined
+}
+
+// Not a buffer by itself, nor a memory with 64-bit addresses.
+function isForKernel(memory: AdoptableMemory): memory is SharedMemory {
+  try {
+    pageKernel(memory as SharedMemory)
+    return true
+  } catch {
+    return false
+  }
 }

@@ -1,94 +1,54 @@
 // A RAM block: named memory that migrates, by address for the kernel and by views for the program.
 
-import { closeSync, fstatSync, ftruncateSync, openSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { MultifdError } from '../errors.js'
-import { type Backing, backingOf, MEMORY_BACKING, takesRoom } from '../os/backing.js'
+import { type Backing, MEMORY_BACKING } from '../os/backing.js'
 import { ERRNO, errno, errnoName } from '../os/libc.js'
-import {
-  addressOf,
-  adviseHugePages,
-  adviseSmallPages,
-  HOST_PAGE_SIZE,
-  HUGE_PAGE_SIZE,
-  isZero,
-  type Mapping,
-  mapFile,
-  NO_ROOM,
-  populate,
-  viewOf,
-} from '../os/memory.js'
+import { HOST_PAGE_SIZE, type Mapping, NO_ROOM, populate, populateRead, viewOf } from '../os/memory.js'
 import { cachedBytes, dropPages, ownedBytes, removePages } from '../os/residency.js'
 import { SharedBitmap } from '../shm/bitmap.js'
-import { encodeIdstr } from '../wire/multifd-packet.js'
+import type { PageRuns } from '../shm/page-runs.js'
+import { MEMORY_MAX, type SharedMemory } from '../wasm/kernel.js'
 import { type AdoptableMemory, AdoptedMemory } from './adopted-memory.js'
+import type { MapFileOptions, RamBlockHandle, RamBlockOptions } from './block-handle.js'
+import { adoptMemory, allocateMemory, mapFileMemory, stagingMemory } from './block-memory.js'
 import type { DirtyLogKind } from './dirty-log.js'
-import { type DiscardManagerHandle, RamDiscardManager, type SparseOptions } from './discard-manager.js'
+import { RamDiscardManager } from './discard-manager.js'
+import { FileHoles } from './file-holes.js'
+import { ZeroPages } from './zero-pages.js'
+
+export type { RamBlockHandle, RamBlockOptions } from './block-handle.js'
+export { ZERO_MASK_PAGES } from './zero-pages.js'
 
 /** Largest block that {@link RamBlock.allocate} makes: what a shared WebAssembly.Memory can hold. */
-export const ALLOCATE_MAX = 2 ** 32
-const WASM_PAGE = 65536
+export const ALLOCATE_MAX = MEMORY_MAX
 const WINDOW = 2 ** 30
-
-// The types of Node 20 leave it out.
-declare const WebAssembly: {
-  Memory: new (descriptor: { initial: number; maximum: number; shared: true }) => { buffer: SharedArrayBuffer }
-}
-
-/** A block as another thread gets it: structured clone passes it on, and {@link RamBlock.from} makes a block of it. */
-export interface RamBlockHandle {
-  idstr: string
-  /** Bytes. */
-  size: number
-  /** Bytes of a target page, the unit of migration. */
-  pageSize: number
-  /** Of the first byte, in this process. */
-  address: number
-  /** The memory itself where it is JavaScript's, so that it lives as long as a thread of ours uses its address. */
-  memory?: SharedArrayBuffer
-  /** The explicit dirty log, one bit a page. */
-  dirty: SharedArrayBuffer
-  /** Pages that have data; the others are zero whatever lies there. Absent: the memory itself tells. */
-  populated?: SharedArrayBuffer
-  /** Absent: memory of the process itself. */
-  backing?: Backing
-  /** How changes are found. Absent: the program marks them. */
-  dirtyLog?: DirtyLogKind
-  /** Of a sparse block. */
-  sparse?: DiscardManagerHandle
-}
-
-/** What every block can be made with. */
-export interface RamBlockOptions {
-  idstr: string
-  /** Bytes, a multiple of 4096. */
-  size: number
-  /** How a migration learns what the program changes: it says so (`explicit`), or the kernel does. Default `explicit`. */
-  dirtyLog?: DirtyLogKind
-  /** Makes the block sparse: only what its manager populates has content. At first that is nothing. */
-  discardManager?: SparseOptions
-  /** Makes all of it resident at once. Not for a sparse block, which would be none then. Default false. */
-  prealloc?: boolean
-}
+// Pages that a call of its own maps faster than the faults do, which map some neighbours too.
+const WORTH_MAPPING = 8
 
 export class RamBlock {
   readonly idstr: string
   readonly size: number
   readonly pageSize: number
   readonly address: number
-  readonly memory: SharedArrayBuffer | undefined
   /** Pages that the program changed since the migration last looked. See {@link markDirty}. */
   readonly dirty: SharedBitmap
   readonly populated: SharedBitmap | undefined
-  /** The memory as words where it is JavaScript's. */
-  readonly words: Int32Array | undefined
   /** How a migration learns what the program changes. */
   readonly dirtyLog: DirtyLogKind
   /** What stands behind the memory. */
   readonly backing: Backing
   /** Of a sparse block: what of it has content. */
   readonly discardManager: RamDiscardManager | undefined
+  /** Number of target pages, and log2 of the bytes of one. */
+  readonly pages: number
+  readonly pageShift: number
+  readonly #memory: SharedMemory | undefined
+  readonly #keep: SharedArrayBuffer | undefined
   readonly #adopted: AdoptedMemory | undefined
+  readonly #zeroPages: ZeroPages
   readonly #windows: Uint8Array[] = []
+  readonly #holes: FileHoles | undefined
   #whole: Uint8Array | undefined
   #mapping: Mapping | undefined
 
@@ -97,13 +57,17 @@ export class RamBlock {
     this.size = handle.size
     this.pageSize = handle.pageSize
     this.address = handle.address
-    this.memory = handle.memory
+    this.#memory = handle.memory
+    this.#keep = handle.keep
+    this.pages = handle.size / handle.pageSize
+    this.pageShift = 31 - Math.clz32(handle.pageSize)
     this.dirty = new SharedBitmap(this.pages, handle.dirty)
     this.populated = handle.populated && new SharedBitmap(this.pages, handle.populated)
-    this.words = handle.memory && new Int32Array(handle.memory, 0, handle.size / 4)
     this.dirtyLog = handle.dirtyLog ?? 'explicit'
     this.backing = handle.backing ?? MEMORY_BACKING
     this.discardManager = handle.sparse && new RamDiscardManager(this, handle.sparse)
+    this.#holes = handle.file && new FileHoles(handle.file)
+    this.#zeroPages = new ZeroPages(this, handle.memory, this.#holes)
     this.#mapping = mapping
     this.#adopted = adopted
   }
@@ -116,27 +80,7 @@ export class RamBlock {
    * @throws MultifdError ERR_MULTIFD_ARGUMENT for a bad name or size, ERR_MULTIFD_UNSUPPORTED off Linux
    */
   static allocate(options: RamBlockOptions): RamBlock {
-    const { idstr, size } = checkShape(options)
-    const extras = extrasOf(options, HOST_PAGE_SIZE)
-    if (size > ALLOCATE_MAX) {
-      throw new MultifdError(
-        'ERR_MULTIFD_ARGUMENT',
-        `block '${idstr}': allocate makes up to 4 GiB; map a file for more`,
-      )
-    }
-    const wasmPages = Math.ceil(size / WASM_PAGE)
-    let memory: SharedArrayBuffer
-    try {
-      memory = new WebAssembly.Memory({ initial: wasmPages, maximum: wasmPages, shared: true }).buffer
-    } catch (cause) {
-      throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `block '${idstr}': no memory for ${size} bytes`, { cause })
-    }
-    const address = addressOf(new Uint8Array(memory))
-    if (fitsHugePages(address, options.discardManager)) adviseHugePages(address, size)
-    else adviseSmallPages(address, size)
-    const pageSize = HOST_PAGE_SIZE
-    const dirty = new SharedBitmap(size / pageSize).buffer
-    const block = new RamBlock({ idstr, size, pageSize, address, memory, dirty, ...extras })
+    const block = new RamBlock(allocateMemory(options))
     if (options.prealloc) block.#populate()
     return block
   }
@@ -151,13 +95,7 @@ export class RamBlock {
    */
   static adopt(options: { idstr: string; memory: AdoptableMemory; dirtyLog?: DirtyLogKind }): RamBlock {
     const adopted = new AdoptedMemory(options.idstr, options.memory)
-    const { idstr, size } = checkShape({ idstr: options.idstr, size: adopted.size })
-    const { address, shared } = adopted
-    const pageSize = HOST_PAGE_SIZE
-    const dirty = new SharedBitmap(size / pageSize).buffer
-    const dirtyLog = checkLog(idstr, options.dirtyLog ?? 'kernel')
-    const memory = shared ? { memory: shared } : {}
-    return new RamBlock({ idstr, size, pageSize, address, dirty, dirtyLog, ...memory }, undefined, adopted)
+    return new RamBlock(adoptMemory(adopted, options.dirtyLog), undefined, adopted)
   }
 
   /**
@@ -167,53 +105,21 @@ export class RamBlock {
    * @param options.offset in bytes, a multiple of 4096
    * @throws MultifdError ERR_MULTIFD_ARGUMENT, ERR_MULTIFD_FILE
    */
-  static mapFile(
-    options: RamBlockOptions & {
-      path: string
-      offset?: number
-      writable?: boolean
-      pageSize?: number
-      populated?: SharedBitmap
-    },
-  ): RamBlock {
-    const { idstr, size } = checkShape(options)
-    const { path, offset = 0, writable = true, pageSize = HOST_PAGE_SIZE } = options
-    if (!Number.isSafeInteger(offset) || offset < 0 || offset % HOST_PAGE_SIZE !== 0) {
-      throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': offset ${offset} is not a multiple of 4096`)
-    }
-    let fd: number | undefined
+  static mapFile(options: MapFileOptions): RamBlock {
+    const { handle, mapping } = mapFileMemory(options)
+    const block = new RamBlock(handle, mapping)
     try {
-      fd = openSync(path, writable ? 'r+' : 'r')
-    } catch (cause) {
-      if (!writable || (cause as NodeJS.ErrnoException).code !== 'ENOENT') throw fileError(path, cause)
-    }
-    try {
-      fd ??= openSync(path, 'w+')
-      const backing = backingOf(path)
-      const extras = extrasOf(options, Math.max(backing.unit, pageSize))
-      if (extras.sparse && takesRoom(fd, offset, size)) throw preallocated(idstr, `of ${path} `)
-      const length = fstatSync(fd).size
-      if (length < offset + size) {
-        if (!writable) {
-          throw new MultifdError(
-            'ERR_MULTIFD_FILE',
-            `${path} has ${length} bytes, block '${idstr}' needs ${offset + size}`,
-          )
-        }
-        ftruncateSync(fd, offset + size)
-      }
-      const mapping = mapFile(fd, offset, size, writable, !extras.sparse)
-      const dirty = new SharedBitmap(size / pageSize).buffer
-      const handle: RamBlockHandle = { idstr, size, pageSize, address: mapping.address, dirty, backing, ...extras }
-      if (options.populated) handle.populated = options.populated.buffer
-      const block = new RamBlock(handle, mapping)
       if (options.prealloc) block.#populate()
       return block
-    } catch (cause) {
-      throw cause instanceof MultifdError ? cause : fileError(path, cause)
-    } finally {
-      if (fd !== undefined) closeSync(fd)
+    } catch (error) {
+      block.close()
+      throw error
     }
+  }
+
+  /** Memory of a thread's own, in which pages lie between a connection and where they belong. */
+  static staging(pages: number, pageSize: number): RamBlock {
+    return new RamBlock(stagingMemory(pages, pageSize))
   }
 
   /** The block of a handle, in another thread of the same process. */
@@ -221,15 +127,23 @@ export class RamBlock {
     return new RamBlock(handle)
   }
 
+  /** The memory itself where it is JavaScript's: for Atomics, and for the program's other threads. */
+  get memory(): SharedArrayBuffer | undefined {
+    return this.#memory?.buffer ?? this.#keep
+  }
+
   /** What another thread needs of this block. It must not outlive the block where that maps a file. */
   get handle(): RamBlockHandle {
-    const { idstr, size, pageSize, address, memory, dirty, populated } = this
+    const { idstr, size, pageSize, address, dirty, populated } = this
+    const memory = this.#memory
     const handle: RamBlockHandle = { idstr, size, pageSize, address, dirty: dirty.buffer }
     handle.backing = this.backing
     handle.dirtyLog = this.dirtyLog
     if (this.discardManager) handle.sparse = this.discardManager.handle
     if (memory) handle.memory = memory
+    if (this.#keep) handle.keep = this.#keep
     if (populated) handle.populated = populated.buffer
+    if (this.#holes) handle.file = this.#holes.place
     return handle
   }
 
@@ -248,10 +162,6 @@ export class RamBlock {
     this.#adopted?.checkSame()
   }
 
-  get pages(): number {
-    return this.size / this.pageSize
-  }
-
   /**
    * A view of bytes [offset, offset + length), which may not cross a multiple of 1 GiB in a mapped file.
    *
@@ -259,13 +169,18 @@ export class RamBlock {
    */
   bytes(offset = 0, length = Math.min(this.size - offset, WINDOW)): Uint8Array {
     this.#checkRange(offset, length)
-    if (this.memory) return new Uint8Array(this.memory, offset, length)
-    if (this.#adopted) return new Uint8Array(this.#adopted.buffer, offset, length)
+    const buffer = this.#buffer()
+    if (buffer) return new Uint8Array(buffer, offset, length)
     const start = offset - (offset % WINDOW)
     if (offset + length > start + WINDOW) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${this.idstr}': a view may not cross a multiple of 1 GiB`)
     }
     return this.#window(start).subarray(offset - start, offset - start + length)
+  }
+
+  // All of the memory, where JavaScript has it in this thread.
+  #buffer(): ArrayBufferLike | undefined {
+    return this.memory ?? this.#adopted?.buffer
   }
 
   #window(start: number): Uint8Array {
@@ -281,8 +196,9 @@ export class RamBlock {
    */
   place(offset: number, length: number): { bytes: Uint8Array; at: number; length: number } {
     this.#checkRange(offset, length)
-    if (this.memory) {
-      this.#whole ??= new Uint8Array(this.memory, 0, this.size)
+    const buffer = this.#buffer()
+    if (buffer) {
+      this.#whole ??= new Uint8Array(buffer, 0, this.size)
       return { bytes: this.#whole, at: offset, length }
     }
     const at = offset % WINDOW
@@ -348,11 +264,20 @@ export class RamBlock {
 
   /** Whether a page is zero. Reading does not make untouched memory resident. */
   isZeroPage(page: number): boolean {
-    if (this.populated && !this.populated.has(page)) return true
-    const offset = page * this.pageSize
-    // Two words of JavaScript's settle almost every page that has data; the whole page is compared only then.
-    if (this.words && (this.words[offset / 4] !== 0 || this.words[(offset + this.pageSize) / 4 - 1] !== 0)) return false
-    return isZero(this.address + offset, this.pageSize)
+    return this.zeroPages(page, 1) !== 0
+  }
+
+  /**
+   * Which of `count` pages from `first` on are zero, as a mask: bit i is the i-th. At most {@link ZERO_MASK_PAGES}, all in
+   * the block. Where a bitmap of populated pages is kept, it is believed.
+   */
+  zeroPages(first: number, count: number): number {
+    return this.#zeroPages.mask(first, count)
+  }
+
+  /** Whether any of `count` pages from `first` on is zero. All must lie in the block. */
+  hasZeroPage(first: number, count: number): boolean {
+    return this.#zeroPages.any(first, count)
   }
 
   /**
@@ -372,9 +297,20 @@ export class RamBlock {
     throw new MultifdError('ERR_MULTIFD_FILE', NO_ROOM, { errno: number, errnoName: errnoName(number) })
   }
 
+  /** Pages are to be read now, by a system call: a mapped file's are mapped at once instead of by a fault each. */
+  aboutToRead(runs: PageRuns): void {
+    if (!this.fileBacked) return
+    for (let run = 0; run < runs.count; run++) {
+      if (runs.length(run) < WORTH_MAPPING) continue
+      populateRead(this.address + runs.first(run) * this.pageSize, runs.length(run) * this.pageSize)
+    }
+  }
+
   /** Unmaps a mapped file. No thread may use the block afterwards. Idempotent. */
   close(): void {
     this.#windows.length = 0
+    // Of those that know the file, only the block that mapped it holds it open.
+    if (this.#mapping && this.#holes) closeSync(this.#holes.place.fd)
     this.#mapping?.unmap()
     this.#mapping = undefined
   }
@@ -384,43 +320,4 @@ export class RamBlock {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${this.idstr}': [${offset}, +${length}) is outside of it`)
     }
   }
-}
-
-function checkShape(options: RamBlockOptions): { idstr: string; size: number } {
-  const { idstr, size } = options
-  encodeIdstr(idstr) // throws for a name that can not be on the wire
-  if (!Number.isSafeInteger(size) || size <= 0 || size % HOST_PAGE_SIZE !== 0) {
-    throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': size ${size} is not a multiple of 4096`)
-  }
-  if (options.discardManager && options.prealloc) throw preallocated(idstr, '')
-  return { idstr, size }
-}
-
-function checkLog(idstr: string, kind: DirtyLogKind): DirtyLogKind {
-  if (kind === 'explicit' || kind === 'kernel') return kind
-  throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': dirtyLog '${kind}' is not explicit or kernel`)
-}
-
-function extrasOf(options: RamBlockOptions, unit: number): Pick<RamBlockHandle, 'dirtyLog' | 'sparse'> {
-  const { idstr, dirtyLog = 'explicit', discardManager } = options
-  const log = { dirtyLog: checkLog(idstr, dirtyLog) }
-  return discardManager ? { ...log, sparse: RamDiscardManager.create(options, discardManager, unit) } : log
-}
-
-// A huge page that reaches over a granule's border takes memory for what is discarded: worth it only for large granules.
-function fitsHugePages(address: number, sparse: SparseOptions | undefined): boolean {
-  if (!sparse || sparse.granuleSize >= 16 * HUGE_PAGE_SIZE) return true
-  return sparse.granuleSize >= HUGE_PAGE_SIZE && address % HUGE_PAGE_SIZE === 0
-}
-
-function preallocated(idstr: string, of: string): MultifdError {
-  const message =
-    `block '${idstr}': the room ${of}is taken beforehand, which a sparse block can not have: ` +
-    'what is discarded would be backed all the same. Leave the backing empty; `prealloc` takes what is populated'
-  return new MultifdError('ERR_MULTIFD_ARGUMENT', message)
-}
-
-function fileError(path: string, cause: unknown): MultifdError {
-  const { code, message } = cause as NodeJS.ErrnoException
-  return new MultifdError('ERR_MULTIFD_FILE', `${path}: ${code ?? message}`, { errnoName: code, cause })
 }

@@ -1,6 +1,8 @@
 // The pages of one block that are still to be sent: the coordinator's own, one bit a page.
 
-import { popCount, type SharedBitmap, trailingZeros } from '../shm/bitmap.js'
+import { popCount, type SharedBitmap } from '../shm/bitmap.js'
+import type { PageRuns } from '../shm/page-runs.js'
+import type { PageKernel, SharedMemory } from '../wasm/kernel.js'
 
 /** A sparse block: tells the runs of pages that have no content. */
 export interface DiscardedPages {
@@ -9,15 +11,27 @@ export interface DiscardedPages {
 
 export class DirtyBitmap {
   readonly pages: number
+  readonly #kernel: PageKernel
+  readonly #at: number
   readonly #sparse: DiscardedPages | undefined
   readonly #words: Int32Array
   #count = 0
 
-  /** @param sparse whose discarded pages are never to be sent */
-  constructor(pages: number, sparse?: DiscardedPages) {
+  /**
+   * @param at where its {@link DirtyBitmap.words} are in the memory, bytes
+   * @param sparse whose discarded pages are never to be sent
+   */
+  constructor(pages: number, memory: SharedMemory, kernel: PageKernel, at: number, sparse?: DiscardedPages) {
     this.pages = pages
+    this.#kernel = kernel
+    this.#at = at
     this.#sparse = sparse
-    this.#words = new Int32Array(Math.ceil(pages / 32))
+    this.#words = new Int32Array(memory.buffer, at, DirtyBitmap.words(pages))
+  }
+
+  /** Number of 32-bit words for so many pages. */
+  static words(pages: number): number {
+    return Math.ceil(pages / 32)
   }
 
   /** Pages still to be sent. */
@@ -84,41 +98,20 @@ export class DirtyBitmap {
     this.#sparse?.replayDiscardedPages((first, count) => this.clearRange(first, count))
   }
 
-  /** Calls `visit` with every run of set pages in order, none longer than `longest`, and clears them. */
-  drain(longest: number, visit: (first: number, count: number) => void): void {
-    const words = this.#words
-    let first = 0
-    let count = 0
-    for (let at = 0; at < words.length; at++) {
-      let word = words[at]!
-      if (word === 0) continue
-      words[at] = 0
-      while (word !== 0) {
-        const bit = trailingZeros(word)
-        // Ones from there on: up to the next zero, or to the end of the word.
-        const ones = trailingZeros(~(word >>> bit))
-        const length = Math.min(ones, 32 - bit)
-        word = bit + length === 32 ? 0 : word & (-1 << (bit + length))
-        const page = at * 32 + bit
-        if (count > 0 && page === first + count) count += length
-        else {
-          this.#hand(first, count, longest, visit)
-          first = page
-          count = length
-        }
-        while (count >= longest) {
-          this.#hand(first, longest, longest, visit)
-          first += longest
-          count -= longest
-        }
-      }
-    }
-    this.#hand(first, count, longest, visit)
+  /**
+   * Moves set pages in order, from word `from` on, to the end of a list in the same memory, until that has `most` pages.
+   *
+   * @returns the word to go on from; the number of words once there are no more
+   */
+  take(from: number, most: number, into: PageRuns): number {
+    const before = into.pages
+    const next = this.#kernel.takePages(this.#at, this.#words.length, from, most, into.at)
+    this.#count -= into.pages - before
+    return next
   }
 
-  #hand(first: number, count: number, longest: number, visit: (first: number, count: number) => void): void {
-    if (count === 0) return
-    this.#count -= count
-    visit(first, Math.min(count, longest))
+  /** Whether {@link take} has come to the end. */
+  isEnd(word: number): boolean {
+    return word === this.#words.length
   }
 }

@@ -103,6 +103,13 @@ export class RamDiscardManager {
     return this.#map.populated.next(Math.floor(offset / this.granuleSize), false) > last
   }
 
+  /** Where, from `offset` on, the first byte without content is; the granules' end where there is none. */
+  firstDiscarded(offset: number): number {
+    const first = Math.floor(offset / this.granuleSize)
+    const granule = this.#map.populated.next(first, false)
+    return granule === first ? offset : granule * this.granuleSize
+  }
+
   /**
    * Gives a range content, zero at first; nothing is touched before it is needed. What has content already keeps it.
    *

@@ -3,109 +3,156 @@
 import { MultifdError } from '../errors.js'
 import { clearMemory } from '../os/memory.js'
 import { SharedBitmap } from '../shm/bitmap.js'
+import type { PageRuns } from '../shm/page-runs.js'
 import { encodeIdstr } from '../wire/multifd-packet.js'
-import { RamBlock, type RamBlockHandle } from './block.js'
+import { RamBlock, type RamBlockHandle, ZERO_MASK_PAGES } from './block.js'
+import { FileLoadBlock, type FileLoadBlockHandle } from './file-load-block.js'
 
-/** A {@link LoadBlock} as another thread gets it. */
-export interface LoadBlockHandle {
-  block: RamBlockHandle
-  received: SharedArrayBuffer
-  stale?: SharedArrayBuffer
-}
-
-export class LoadBlock {
-  readonly block: RamBlock
+/** What a block has, wherever its pages go. */
+export interface LoadBlock {
+  readonly idstr: string
+  /** The name as a packet's header has it. */
+  readonly idstrField: Uint8Array
+  /** Bytes. */
+  readonly size: number
+  readonly pageSize: number
+  readonly pages: number
+  readonly pageShift: number
   /** Pages that came at least once. */
   readonly received: SharedBitmap
-  /** In a file, pages that had data and are zero now: room to give back. */
-  readonly stale: SharedBitmap | undefined
-  /** The name as a packet's header has it. */
-  readonly idstr: Uint8Array
+  readonly handle: LoadBlockHandle
+  /** The memory that pages are received into straight away; where there is none, they come by way of a staging block. */
+  readonly inPlace: RamBlock | undefined
+  /** Pages whose data is there now: in place, or one after the other from the start of `staging`. */
+  store(runs: PageRuns, staging: RamBlock | undefined): void
+  /** Pages that are zero now. Nothing is written over what is zero already, so untouched memory stays untouched. */
+  clear(runs: PageRuns): void
+  /** A page's bytes to be changed: in place, or a copy in `staging`. {@link store} afterwards. */
+  open(page: number, staging: RamBlock | undefined): Uint8Array
+}
 
-  private constructor(block: RamBlock, received: SharedBitmap, stale: SharedBitmap | undefined) {
-    this.block = block
-    this.received = received
-    this.stale = stale
-    this.idstr = encodeIdstr(block.idstr)
+/** A {@link LoadBlock} as another thread gets it. */
+export type LoadBlockHandle = MemoryLoadBlockHandle | FileLoadBlockHandle
+
+interface MemoryLoadBlockHandle {
+  kind: 'memory'
+  block: RamBlockHandle
+  received: SharedArrayBuffer
+}
+
+export function loadBlockFrom(handle: LoadBlockHandle): LoadBlock {
+  return handle.kind === 'file' ? new FileLoadBlock(handle) : new MemoryLoadBlock(RamBlock.from(handle.block), handle)
+}
+
+/** A block whose pages are received where they belong. */
+export class MemoryLoadBlock implements LoadBlock {
+  readonly inPlace: RamBlock
+  readonly received: SharedBitmap
+  readonly idstrField: Uint8Array
+
+  constructor(block: RamBlock, handle?: MemoryLoadBlockHandle) {
+    this.inPlace = block
+    this.received = new SharedBitmap(block.pages, handle?.received)
+    this.idstrField = encodeIdstr(block.idstr)
   }
 
-  static of(block: RamBlock): LoadBlock {
-    return new LoadBlock(block, new SharedBitmap(block.pages), block.populated && new SharedBitmap(block.pages))
+  get idstr(): string {
+    return this.inPlace.idstr
   }
 
-  static from(handle: LoadBlockHandle): LoadBlock {
-    const block = RamBlock.from(handle.block)
-    const stale = handle.stale && new SharedBitmap(block.pages, handle.stale)
-    return new LoadBlock(block, new SharedBitmap(block.pages, handle.received), stale)
+  get size(): number {
+    return this.inPlace.size
+  }
+
+  get pageSize(): number {
+    return this.inPlace.pageSize
+  }
+
+  get pages(): number {
+    return this.inPlace.pages
+  }
+
+  get pageShift(): number {
+    return this.inPlace.pageShift
   }
 
   get handle(): LoadBlockHandle {
-    const handle: LoadBlockHandle = { block: this.block.handle, received: this.received.buffer }
-    if (this.stale) handle.stale = this.stale.buffer
-    return handle
+    return { kind: 'memory', block: this.inPlace.handle, received: this.received.buffer }
   }
 
-  /**
-   * Checks a page offset that a peer named; it is page-aligned already.
-   *
-   * @throws MultifdError ERR_MULTIFD_PROTOCOL
-   */
-  checkPage(offset: number): void {
-    const { block } = this
-    if (offset > block.size - block.pageSize) {
-      const message = `page offset 0x${offset.toString(16)} is beyond block '${block.idstr}' of ${block.size} bytes`
-      throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
+  store(runs: PageRuns): void {
+    for (let run = 0; run < runs.count; run++) this.received.setRange(runs.first(run), runs.length(run))
+  }
+
+  clear(runs: PageRuns): void {
+    const { inPlace: block, received } = this
+    for (let run = 0; run < runs.count; run++) {
+      const end = runs.first(run) + runs.length(run)
+      received.setRange(runs.first(run), runs.length(run))
+      for (let page = runs.first(run); page < end; page += ZERO_MASK_PAGES) {
+        const count = Math.min(ZERO_MASK_PAGES, end - page)
+        const zeros = block.zeroPages(page, count)
+        if (zeros === (count === 32 ? -1 : (1 << count) - 1)) continue
+        for (let i = 0; i < count; i++) if ((zeros & (1 << i)) === 0) this.#clearPage(page + i)
+      }
     }
-    if (block.discardManager && !block.discardManager.isPopulated(offset, block.pageSize)) {
-      const message = `page 0x${offset.toString(16)} of block '${block.idstr}' lies in a granule that is discarded here`
-      throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
-    }
   }
 
-  /** Counts the pages that have no content on this side as come: nobody sends them. For the look at the end. */
-  excuseDiscarded(): void {
-    this.block.replayDiscardedPages((first, count) => this.received.setRange(first, count))
+  open(page: number): Uint8Array {
+    const { pageSize } = this
+    this.inPlace.makeRoom(page * pageSize, pageSize)
+    return this.inPlace.bytes(page * pageSize, pageSize)
   }
 
-  /** Pages whose data lies in place now: `count` of them, from the one at `offset` on. */
-  gotData(offset: number, count = 1): void {
-    const { block } = this
-    const first = offset / block.pageSize
-    this.received.setRange(first, count)
-    if (!block.populated) return
-    block.populated.setRange(first, count)
-    // A snapshot keeps no zero page, not even one that was sent as data.
-    for (let page = first; page < first + count; page++) if (block.isZeroPage(page)) this.#empty(block.populated, page)
+  #clearPage(page: number): void {
+    const { pageSize, address } = this.inPlace
+    clearMemory(address + page * pageSize, pageSize)
   }
+}
 
-  /**
-   * A page's bytes as they are, to be changed in place; {@link gotData} afterwards.
-   *
-   * @throws MultifdError ERR_MULTIFD_PROTOCOL when it never came, ERR_MULTIFD_FILE when its disk is full
-   */
-  openPage(offset: number): Uint8Array {
-    const { block } = this
-    const page = offset / block.pageSize
-    if (!this.received.has(page)) {
-      const message = `a change to page 0x${offset.toString(16)} of block '${block.idstr}', which never came`
-      throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
-    }
-    block.makeRoom(offset, block.pageSize)
-    // In a file, what lies where a page is zero is anything.
-    if (block.populated && !block.populated.has(page)) clearMemory(block.address + offset, block.pageSize)
-    return block.bytes(offset, block.pageSize)
+/**
+ * Checks a page offset that a peer named; it is page-aligned already.
+ *
+ * @throws MultifdError ERR_MULTIFD_PROTOCOL
+ */
+export function checkPage(block: LoadBlock, offset: number): void {
+  const { idstr, size, pageSize } = block
+  if (offset > size - pageSize) {
+    const message = `page offset 0x${offset.toString(16)} is beyond block '${idstr}' of ${size} bytes`
+    throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
   }
+  if (block.inPlace?.discardManager?.isPopulated(offset, pageSize) === false) throw discarded(block, offset / pageSize)
+}
 
-  /** A page that is zero now. Nothing is written over what is zero already, so untouched memory stays untouched. */
-  gotZero(offset: number): void {
-    const { block } = this
-    const page = offset / block.pageSize
-    this.received.set(page)
-    if (block.populated) this.#empty(block.populated, page)
-    else if (!block.isZeroPage(page)) clearMemory(block.address + offset, block.pageSize)
-  }
+/** Whether pages, all of them in the block, have content on this side: every page of a block that is not sparse. */
+export function arePopulated(block: LoadBlock, runs: PageRuns): boolean {
+  return firstDiscarded(block, runs) < 0
+}
 
-  #empty(populated: SharedBitmap, page: number): void {
-    if (populated.clear(page)) this.stale?.set(page)
+/** @throws MultifdError ERR_MULTIFD_PROTOCOL unless {@link arePopulated} */
+export function checkPopulated(block: LoadBlock, runs: PageRuns): void {
+  const page = firstDiscarded(block, runs)
+  if (page >= 0) throw discarded(block, page)
+}
+
+/** Counts the pages that have no content on this side as come: nobody sends them. For the look at the end. */
+export function excuseDiscarded({ inPlace, received }: LoadBlock): void {
+  inPlace?.replayDiscardedPages((first, count) => received.setRange(first, count))
+}
+
+function firstDiscarded({ inPlace, pageSize }: LoadBlock, runs: PageRuns): number {
+  const manager = inPlace?.discardManager
+  if (!manager) return -1
+  for (let run = 0; run < runs.count; run++) {
+    const from = runs.first(run) * pageSize
+    const length = runs.length(run) * pageSize
+    if (!manager.isPopulated(from, length)) return manager.firstDiscarded(from) / pageSize
   }
+  return -1
+}
+
+function discarded({ idstr, pageSize }: LoadBlock, page: number): MultifdError {
+  const at = (page * pageSize).toString(16)
+  const message = `page 0x${at} of block '${idstr}' lies in a granule that is discarded here`
+  return new MultifdError('ERR_MULTIFD_PROTOCOL', message)
 }

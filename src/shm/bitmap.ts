@@ -38,6 +38,14 @@ export class SharedBitmap {
     return (Atomics.load(this.#words, page >>> 5) & (1 << (page & 31))) !== 0
   }
 
+  /** The bits of 32 pages from `first` on; those past the end are clear. */
+  bits(first: number): number {
+    const at = first >>> 5
+    const shift = first & 31
+    const low = this.word(at) >>> shift
+    return shift === 0 || at + 1 === this.#words.length ? low : low | (this.word(at + 1) << (32 - shift))
+  }
+
   /** Sets pages [first, first + count). */
   setRange(first: number, count: number): void {
     const end = first + count

@@ -1,12 +1,21 @@
 // The shared memory of one migration: which word is where, and which thread writes it.
 //
-// One SharedArrayBuffer, made by the embedding thread, seen by the coordinator (C) and the channel threads (H):
+// One shared WebAssembly.Memory, made by the embedding thread, seen by the coordinator (C) and the channel threads (H):
 //
 //   control   CONTROL_WORDS int32
 //   channels  n × CHANNEL_WORDS int32
-//   counters  (n + 1) × COUNTER_WORDS int64   the coordinator's are the last
+//   counters  (n + 1) × COUNTER_WORDS float64   the coordinator's are the last
 //   jobs      n × RING_DEPTH int32            the slot or command at each place of a channel's ring
-//   slots     (n × RING_DEPTH + 1) × slotWords(pagesPerPacket) uint32
+//   slots     (n × RING_DEPTH + 1) × slotWords uint32
+//   packets   n × PACKET.size bytes              each its channel's own
+//   dirty     dirtyWords uint32                  C's own: a bit for every page that is to be sent
+//   batch     a list of runs                     C's own
+
+import { packetHeaderSize } from '../wire/multifd-packet.js'
+import { runWords } from './page-runs.js'
+
+/** Bytes of a struct iovec. */
+export const IOVEC_SIZE = 16
 
 /** Words of the control area. */
 export const CONTROL = {
@@ -26,10 +35,12 @@ export const CONTROL = {
   faults: 6,
   /** Number of the next packet. H adds. */
   packetNum: 7,
-  /** Threads that have not loaded their code yet. Written before they start; each takes itself off. */
+  /** Threads that have not loaded their code yet. The embedding thread adds them; each takes itself off. */
   loading: 8,
+  /** 1 once channels' threads that have ended may go. C writes. */
+  dismissed: 9,
 } as const
-export const CONTROL_WORDS = 9
+export const CONTROL_WORDS = 10
 
 /** Words of one channel's area. */
 export const CHANNEL = {
@@ -41,14 +52,14 @@ export const CHANNEL = {
   tail: 2,
   /** SYNC packets sent, or on the destination reached. H writes. */
   syncs: 3,
-  /** One of {@link CHANNEL_STATE}. H writes. */
+  /** One of {@link CHANNEL_STATE}. The embedding thread writes that it starts, H the rest. */
   state: 4,
   /** OS thread id while the thread lives, 0 before and after. The thread itself writes. */
   tid: 5,
 } as const
 export const CHANNEL_WORDS = 6
 
-export const CHANNEL_STATE = { starting: 0, running: 1, ended: 2 } as const
+export const CHANNEL_STATE = { absent: 0, starting: 1, running: 2, ended: 3 } as const
 
 /** Counters of one thread, each written by that thread only. */
 export const COUNTER = {
@@ -65,16 +76,43 @@ export const COUNTER = {
   remaining: 6,
   /** Coordinator only: pages made dirty per second in the last pass. */
   dirtyPagesRate: 7,
+  /** Coordinator only: XBZRLE records, and their bytes without word and block id. */
+  xbzrlePages: 8,
+  xbzrleBytes: 9,
+  /** Source's coordinator only: pages that were not in the cache, and pages that were and whose change was too large. */
+  xbzrleCacheMiss: 10,
+  xbzrleOverflow: 11,
 } as const
-export const COUNTER_WORDS = 8
+export const COUNTER_WORDS = 12
 
 /** Jobs that a channel's ring holds. Enough that a busy channel seldom sleeps, few enough that a pass ends soon. */
 export const RING_DEPTH = 8
 /** Jobs left in a ring at which its channel tells the coordinator, which then refills it at once: a wake-up costs. */
 export const RING_LOW = 4
 
-/** Words of a slot: RAM block's index, number of pages, then the pages' indices in the block. */
-export const SLOT = { block: 0, count: 1, pages: 2 } as const
+/** Words of a slot: RAM block's index, and its pages as page-runs.ts has them. */
+export const SLOT = { block: 0, runs: 2 } as const
+
+/** Most pages of a packet: with the smallest target pages, of 1 KiB. */
+export const PACKET_PAGES_MAX = 512
+
+const packetHeader = packetHeaderSize(PACKET_PAGES_MAX)
+const packetRuns = Math.ceil((4 * runWords(PACKET_PAGES_MAX)) / 16) * 16
+/** Packets that a sending channel hands to the kernel in one call, where so many batches wait. */
+export const PACKETS_AT_ONCE = 4
+const packetLists = PACKETS_AT_ONCE * packetHeader
+const packetName = packetLists + 2 * packetRuns + 16
+/** A channel's packets, bytes: headers, lists of runs, a block's name, and a scatter-gather list. */
+export const PACKET = {
+  header: 0,
+  headerSize: packetHeader,
+  normal: packetLists,
+  zero: packetLists + packetRuns,
+  staged: packetLists + 2 * packetRuns,
+  name: packetName,
+  vector: packetName + 256,
+  size: packetName + 256 + IOVEC_SIZE * (PACKET_PAGES_MAX + 2 * PACKETS_AT_ONCE),
+} as const
 
 /** What a place of a ring holds besides slot numbers, which are 0 and up. */
 export const JOB = { sync: -1, quit: -2 } as const
@@ -83,25 +121,33 @@ export interface ShmShape {
   /** Multifd channels, 0 for the single-channel stream. */
   channels: number
   pagesPerPacket: number
+  /** Source: words of the bitmaps of pages to be sent. */
+  dirtyWords: number
 }
 
 /** Byte offsets of the areas, and the total. */
-export function shmOffsets({ channels, pagesPerPacket }: ShmShape) {
-  const slotWords = SLOT.pages + pagesPerPacket
+export function shmOffsets({ channels, pagesPerPacket, dirtyWords }: ShmShape) {
+  const slotWords = SLOT.runs + runWords(pagesPerPacket)
   const slotCount = channels * RING_DEPTH + 1
   const control = 0
   const channelAreas = control + 4 * CONTROL_WORDS
   const counters = Math.ceil((channelAreas + 4 * channels * CHANNEL_WORDS) / 64) * 64
   const jobs = counters + 8 * (channels + 1) * COUNTER_WORDS
   const slots = jobs + 4 * channels * RING_DEPTH
+  const packets = Math.ceil((slots + 4 * slotCount * slotWords) / 64) * 64
+  const dirty = packets + channels * PACKET.size
+  const batch = dirty + 4 * dirtyWords
   return {
     control,
     channelAreas,
     counters,
     jobs,
     slots,
+    packets,
     slotWords,
     slotCount,
-    total: slots + 4 * slotCount * slotWords,
+    dirty,
+    batch,
+    total: batch + 4 * runWords(pagesPerPacket),
   }
 }

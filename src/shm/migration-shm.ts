@@ -1,6 +1,18 @@
 // One thread's view of a migration's shared memory: the only place that reads and writes its words.
 
-import { CHANNEL, CHANNEL_WORDS, CONTROL, CONTROL_WORDS, COUNTER_WORDS, type ShmShape, shmOffsets } from './layout.js'
+import { makeSharedMemory, type SharedMemory } from '../wasm/kernel.js'
+import {
+  CHANNEL,
+  CHANNEL_WORDS,
+  CONTROL,
+  CONTROL_WORDS,
+  COUNTER_WORDS,
+  PACKET,
+  type ShmShape,
+  shmOffsets,
+} from './layout.js'
+import { PacketMemory } from './packet-memory.js'
+import { PageRuns } from './page-runs.js'
 import { Semaphore } from './semaphore.js'
 
 // In the word of the first failure: there is none, and there will be none.
@@ -8,7 +20,7 @@ const SUCCEEDED = -1
 
 /** What crosses to a thread: the memory and its shape. */
 export interface ShmHandle extends ShmShape {
-  buffer: SharedArrayBuffer
+  memory: SharedMemory
 }
 
 /** Totals over threads, as far as they have come. */
@@ -28,24 +40,40 @@ export class MigrationShm {
   readonly answers: Semaphore
   readonly #control: Int32Array
   readonly #channels: Int32Array
-  readonly #counters: BigInt64Array
+  readonly #counters: Float64Array
 
   constructor(handle: ShmHandle) {
     const at = shmOffsets(handle)
+    const { buffer } = handle.memory
     this.handle = handle
     this.channels = handle.channels
-    this.#control = new Int32Array(handle.buffer, at.control, CONTROL_WORDS)
-    this.#channels = new Int32Array(handle.buffer, at.channelAreas, handle.channels * CHANNEL_WORDS)
-    this.#counters = new BigInt64Array(handle.buffer, at.counters, (handle.channels + 1) * COUNTER_WORDS)
+    this.#control = new Int32Array(buffer, at.control, CONTROL_WORDS)
+    this.#channels = new Int32Array(buffer, at.channelAreas, handle.channels * CHANNEL_WORDS)
+    this.#counters = new Float64Array(buffer, at.counters, (handle.channels + 1) * COUNTER_WORDS)
     this.coordinator = new Semaphore(this.#control, CONTROL.coordinator)
     this.answers = new Semaphore(this.#control, CONTROL.answers)
   }
 
   static create(shape: ShmShape, faults = 0): MigrationShm {
-    const shm = new MigrationShm({ ...shape, buffer: new SharedArrayBuffer(shmOffsets(shape).total) })
+    const shm = new MigrationShm({ ...shape, memory: makeSharedMemory(shmOffsets(shape).total) })
     Atomics.store(shm.#control, CONTROL.faults, faults)
-    Atomics.store(shm.#control, CONTROL.loading, shape.channels + 1)
     return shm
+  }
+
+  /** The coordinator's list of pages on their way from the bitmaps to a packet or a record. */
+  batch(): PageRuns {
+    const { memory, pagesPerPacket } = this.handle
+    return new PageRuns(memory.buffer, shmOffsets(this.handle).batch, pagesPerPacket)
+  }
+
+  /** Where the bitmaps of pages to be sent are, bytes. */
+  get dirtyAt(): number {
+    return shmOffsets(this.handle).dirty
+  }
+
+  /** The memory for a channel's packets; for its own thread. */
+  packetMemory(channel: number): PacketMemory {
+    return new PacketMemory(this.handle.memory, shmOffsets(this.handle).packets + channel * PACKET.size)
   }
 
   /** Place of the coordinator among the threads; channels have 0 … n-1. */
@@ -64,6 +92,27 @@ export class MigrationShm {
     this.answers.post()
     for (let channel = 0; channel < this.channels; channel++) this.wake(channel).post()
     Atomics.notify(this.#control, CONTROL.released)
+    Atomics.notify(this.#control, CONTROL.dismissed)
+  }
+
+  /** Lets the threads of channels that have ended go: see {@link waitDismissed}. */
+  dismiss(): void {
+    Atomics.store(this.#control, CONTROL.dismissed, 1)
+    Atomics.notify(this.#control, CONTROL.dismissed)
+  }
+
+  /** Waits until {@link dismiss} or a stop, so that a thread's end takes no time from what matters still. */
+  waitDismissed(timeoutMs: number): void {
+    const deadline = performance.now() + timeoutMs
+    for (let left = timeoutMs; left > 0 && !this.stopped; left = deadline - performance.now()) {
+      if (Atomics.load(this.#control, CONTROL.dismissed) !== 0) return
+      Atomics.wait(this.#control, CONTROL.dismissed, 0, Math.min(left, 1000))
+    }
+  }
+
+  /** Adds a thread that is started now: see {@link waitLoaded}. */
+  noteStarting(): void {
+    Atomics.add(this.#control, CONTROL.loading, 1)
   }
 
   /** Takes the calling thread off those that load their code. Pairs with {@link waitLoaded}. */
@@ -162,17 +211,20 @@ export class MigrationShm {
     this.release(0x7fffffff)
   }
 
+  // A counter has one writer, and is one store on every machine this runs on: no Atomics, which would want BigInts here.
+
   /** Adds to one of a thread's counters; the thread's own only. */
   count(place: number, counter: number, by: number): void {
-    Atomics.add(this.#counters, place * COUNTER_WORDS + counter, BigInt(by))
+    const at = place * COUNTER_WORDS + counter
+    this.#counters[at] = this.#counters[at]! + by
   }
 
   setCounter(place: number, counter: number, value: number): void {
-    Atomics.store(this.#counters, place * COUNTER_WORDS + counter, BigInt(Math.floor(value)))
+    this.#counters[place * COUNTER_WORDS + counter] = Math.floor(value)
   }
 
   counter(place: number, counter: number): number {
-    return Number(Atomics.load(this.#counters, place * COUNTER_WORDS + counter))
+    return this.#counters[place * COUNTER_WORDS + counter]!
   }
 
   /** Sum over the channels, or over the channels and the coordinator. */

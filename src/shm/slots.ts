@@ -5,22 +5,45 @@
 // one owner at any time: the coordinator while it is the spare one or lies in a free place, the channel between `head`
 // and `tail`. The block of a slot is read by its owner only.
 
-import { CHANNEL, type JOB, RING_DEPTH, RING_LOW, shmOffsets } from './layout.js'
+import { CHANNEL, type JOB, RING_DEPTH, RING_LOW, SLOT, shmOffsets } from './layout.js'
 import type { MigrationShm } from './migration-shm.js'
+import { PageRuns } from './page-runs.js'
+
+/** A batch of pages of one RAM block. */
+export class Slot {
+  /** The pages, at most a packet's. */
+  readonly runs: PageRuns
+  readonly #block: Uint32Array
+
+  constructor(buffer: SharedArrayBuffer, at: number, pagesPerPacket: number) {
+    this.#block = new Uint32Array(buffer, at + 4 * SLOT.block, 1)
+    this.runs = new PageRuns(buffer, at + 4 * SLOT.runs, pagesPerPacket)
+  }
+
+  /** The RAM block's index. */
+  get block(): number {
+    return this.#block[0]!
+  }
+
+  set block(index: number) {
+    this.#block[0] = index
+  }
+}
 
 class SlotTable {
   readonly jobs: Int32Array
-  readonly #slots: Uint32Array[] = []
+  readonly #slots: Slot[] = []
 
   constructor(shm: MigrationShm) {
     const at = shmOffsets(shm.handle)
-    this.jobs = new Int32Array(shm.handle.buffer, at.jobs, shm.channels * RING_DEPTH)
+    const { buffer } = shm.handle.memory
+    this.jobs = new Int32Array(buffer, at.jobs, shm.channels * RING_DEPTH)
     for (let i = 0; i < at.slotCount; i++) {
-      this.#slots.push(new Uint32Array(shm.handle.buffer, at.slots + 4 * i * at.slotWords, at.slotWords))
+      this.#slots.push(new Slot(buffer, at.slots + 4 * i * at.slotWords, shm.handle.pagesPerPacket))
     }
   }
 
-  slot(number: number): Uint32Array {
+  slot(number: number): Slot {
     return this.#slots[number]!
   }
 }
@@ -46,13 +69,18 @@ export class SlotDispatcher {
     this.#heads = Array.from({ length: shm.channels }, () => 0)
   }
 
-  /** The words of the slot to fill: see SLOT. It is the coordinator's until {@link dispatch}. */
-  get spare(): Uint32Array {
+  /** The slot to fill. It is the coordinator's until {@link dispatch}. */
+  get spare(): Slot {
     return this.#table.slot(this.#spare)
   }
 
   #hasRoom(channel: number): boolean {
     return ((this.#heads[channel]! - this.#shm.channelWord(channel, CHANNEL.tail)) | 0) < RING_DEPTH
+  }
+
+  /** Number of channels that take part: the first ones. */
+  get active(): number {
+    return this.#active
   }
 
   /** Lets one more channel take part; false when all do. */
@@ -118,8 +146,13 @@ export class SlotWorker {
     return this.#table.jobs[this.#channel * RING_DEPTH + (this.#tail % RING_DEPTH)]
   }
 
-  /** The words of a slot that {@link next} returned; this channel's until {@link finish}. */
-  slot(number: number): Uint32Array {
+  /** Whether another job waits behind the one that {@link next} returned. */
+  get moreAfterThis(): boolean {
+    return this.#shm.channelWord(this.#channel, CHANNEL.head) !== ((this.#tail + 1) | 0)
+  }
+
+  /** A slot that {@link next} returned; this channel's until {@link finish}. */
+  slot(number: number): Slot {
     return this.#table.slot(number)
   }
 

@@ -2,7 +2,7 @@
 
 import { MultifdError } from '../errors.js'
 import type { Logger } from '../log.js'
-import type { MigrationParameters } from '../migration/parameters.js'
+import { completeParameters, type MigrationParameters } from '../migration/parameters.js'
 import { MigrationSource } from '../migration/source.js'
 import type { MigrationStatistics } from '../migration/statistics.js'
 import { RamBlock } from '../ram/block.js'
@@ -28,6 +28,8 @@ export class SnapshotSender {
    */
   constructor(path: string, options: SendSnapshotOptions = {}) {
     const { parameters = {}, logger } = options
+    // What is asked for wrongly is told before the file is looked at.
+    completeParameters(parameters)
     this.snapshot = readSnapshot(path)
     const { blocks, configuration, pageSize, ramSectionId } = this.snapshot
     const uuid = options.uuid ?? configuration.uuid ?? readSidecar(path).uuid

@@ -1,4 +1,4 @@
-// Receiving into a snapshot: pages land in the mapped file, zero pages take no room, and the name comes last.
+// Receiving into a snapshot: each page at its place in the file, zero pages without room, and the name last.
 
 import { closeSync, fsyncSync, ftruncateSync, openSync, renameSync, rmSync, statSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
@@ -6,9 +6,8 @@ import { MultifdError } from '../errors.js'
 import type { LoadedState, LoadSetup, LoadTarget } from '../migration/load-target.js'
 import { punchHole } from '../os/file.js'
 import { HOST_PAGE_SIZE } from '../os/memory.js'
-import { RamBlock } from '../ram/block.js'
-import { LoadBlock } from '../ram/load-block.js'
-import { SharedBitmap } from '../shm/bitmap.js'
+import { FileLoadBlock } from '../ram/file-load-block.js'
+import type { LoadBlock } from '../ram/load-block.js'
 import { COMMAND, encodeCommand } from '../wire/command.js'
 import {
   encodeMappedRamHeader,
@@ -53,7 +52,7 @@ export class SnapshotTarget implements LoadTarget {
   #named = false
   #setup: LoadSetup | undefined
   #end = 0
-  readonly #blocks: { load: LoadBlock; place: MappedRamLayout }[] = []
+  readonly #blocks: { load: FileLoadBlock; place: MappedRamLayout }[] = []
 
   /**
    * @param machineType refuses another one, when given
@@ -98,19 +97,18 @@ export class SnapshotTarget implements LoadTarget {
       )
       this.#end = place.end
       this.#do(() => ftruncateSync(this.#fd!, place.end))
-      this.#blocks.push({ load: this.#map(idstr, usedLength, place.pagesOffset, pageSize), place })
+      this.#blocks.push({ load: this.#place(idstr, usedLength, place.pagesOffset, pageSize), place })
     }
     return this.#blocks.map(({ load }) => load)
   }
 
-  #map(idstr: string, size: number, offset: number, pageSize: number): LoadBlock {
+  #place(idstr: string, size: number, offset: number, pageSize: number): FileLoadBlock {
     if (size % HOST_PAGE_SIZE !== 0) {
       const message = `block '${idstr}' has ${size} bytes, which are no whole pages of this machine's ${HOST_PAGE_SIZE}`
       throw new MultifdError('ERR_MULTIFD_BLOCK', message)
     }
     try {
-      const populated = new SharedBitmap(size / pageSize)
-      return LoadBlock.of(RamBlock.mapFile({ idstr, path: this.#partial, size, offset, pageSize, populated }))
+      return FileLoadBlock.of({ idstr, size, pageSize, fd: this.#fd!, offset })
     } catch (cause) {
       if (!(cause instanceof RangeError)) throw cause
       const message = `block '${idstr}' has ${size} bytes: there is no memory for the bitmaps of its pages`
@@ -121,7 +119,7 @@ export class SnapshotTarget implements LoadTarget {
   complete({ afterRam, switchoverStart, deviceState }: LoadedState): void {
     const { ramSectionId, uuid } = this.#setup!
     for (const { load, place } of this.#blocks) {
-      this.#writeAt(load.block.populated!.toBytes(), place.bitmapOffset)
+      this.#writeAt(load.populated.toBytes(), place.bitmapOffset)
       this.#giveBack(load, place)
     }
     this.#append(SMALL, (view) => encodeFooter(view, encodeRamWord(view, 0, 0, RAM_FLAG.eos), ramSectionId))
@@ -138,7 +136,6 @@ export class SnapshotTarget implements LoadTarget {
   }
 
   close(): void {
-    for (const { load } of this.#blocks) load.block.close()
     if (this.#fd !== undefined) closeSync(this.#fd)
     this.#fd = undefined
     if (this.#named) return
@@ -160,14 +157,13 @@ export class SnapshotTarget implements LoadTarget {
   }
 
   // Pages that had data once and are zero now.
-  #giveBack({ block, stale }: LoadBlock, { pagesOffset }: MappedRamLayout): void {
-    const { pageSize, pages } = block
-    let page = stale!.next(0, true)
+  #giveBack({ pageSize, pages, populated, stale }: FileLoadBlock, { pagesOffset }: MappedRamLayout): void {
+    let page = stale.next(0, true)
     while (page < pages) {
       let end = page
-      while (end < pages && stale!.has(end) && !block.populated!.has(end)) end++
+      while (end < pages && stale.has(end) && !populated.has(end)) end++
       if (end > page) punchHole(this.#fd!, pagesOffset + page * pageSize, (end - page) * pageSize)
-      page = stale!.next(Math.max(end, page + 1), true)
+      page = stale.next(Math.max(end, page + 1), true)
     }
   }
 

@@ -22,11 +22,9 @@ import {
   bytesToText,
   hex,
   isPowerOfTwo,
-  MAX_HIGH_WORD,
   protocolError,
   readU64,
   requireBytes,
-  TWO_32,
   writeU64,
 } from './bytes.js'
 import { checkMagicAndVersion, MULTIFD_MAGIC, MULTIFD_VERSION } from './multifd-initial.js'
@@ -80,7 +78,7 @@ export function packetHeaderSize(pagesPerPacket: number): number {
   return OFFSETS_OFFSET + 8 * pagesPerPacket
 }
 
-/** A header as numbers. One object serves many packets: encode and decode allocate nothing. */
+/** A header as numbers, without the offsets. One object serves many packets: encode and decode allocate nothing. */
 export class PacketHeader {
   /** {@link MULTIFD_FLAG} bits. */
   flags = 0
@@ -92,53 +90,42 @@ export class PacketHeader {
   packetNum = 0
   /** Pages to clear; their offsets come after those of the normal pages. */
   zeroPages = 0
-  /** Byte offsets in the block. What lies beyond `normalPages + zeroPages` has no meaning. */
-  readonly offsets: Float64Array
-  /** The largest of the offsets in use, as decoded; 0 without pages. */
-  largestOffset = 0
 
   constructor(pagesPerPacket: number) {
     this.pagesAlloc = pagesPerPacket
-    this.offsets = new Float64Array(pagesPerPacket)
   }
 }
 
 /**
- * Writes a whole header: `packetHeaderSize(header.offsets.length)` bytes, zeros in every slot that is not used.
- * @param idstr the block's name, from {@link encodeIdstr}
+ * Writes what comes before the name and the offsets, which those who reuse a header's memory write for themselves.
  * Throws ERR_MULTIFD_ARGUMENT when there are more pages than slots.
  */
-export function encodePacketHeader(view: DataView, at: number, header: PacketHeader, idstr: Uint8Array): void {
-  const { offsets } = header
+export function encodePacketFields(view: DataView, at: number, header: PacketHeader): void {
   const used = header.normalPages + header.zeroPages
-  if (used > offsets.length) throw argumentError(`packet has ${used} pages, expected at most ${offsets.length}`)
+  if (used > header.pagesAlloc) throw argumentError(`packet has ${used} pages, expected at most ${header.pagesAlloc}`)
   encodeFixedPart(view, at, header.flags, header.pagesAlloc, header.packetNum)
-  view.setUint32(at + NORMAL_PAGES_AT, header.normalPages)
-  view.setUint32(at + NEXT_PACKET_SIZE_AT, header.nextPacketSize)
-  view.setUint32(at + ZERO_PAGES_AT, header.zeroPages)
-  const nameEnd = at + OFFSETS_OFFSET
-  for (let slot = at + IDSTR_OFFSET; slot < nameEnd; slot += 8) view.setFloat64(slot, 0)
-  for (let i = 0; i < IDSTR_SIZE && idstr[i] !== 0; i++) view.setUint8(at + IDSTR_OFFSET + i, idstr[i]!)
-  // Per page, and in each thread before it is compiled: no calls but the view's own.
-  let slot = nameEnd
-  for (let i = 0; i < used; i++, slot += 8) {
-    const offset = offsets[i]!
-    view.setUint32(slot, offset / TWO_32)
-    view.setUint32(slot + 4, offset)
-  }
-  // Eight zero bytes are the double 0: one store a slot.
-  for (let i = used; i < offsets.length; i++, slot += 8) view.setFloat64(slot, 0)
+  encodePacketCounts(view, at, header)
 }
 
-/** Number of offsets from `first` on, up to `end`, whose pages lie together in ascending order: at least 1. */
-export function runLength(offsets: Float64Array, first: number, end: number, pageSize: number): number {
-  let next = offsets[first]! + pageSize
-  let at = first + 1
-  while (at < end && offsets[at] === next) {
-    at++
-    next += pageSize
-  }
-  return at - first
+/** Writes again only what differs between the packets of one channel: flags, counts, size and number. */
+export function encodePacketCounts(view: DataView, at: number, header: PacketHeader): void {
+  view.setUint32(at + FLAGS_AT, header.flags)
+  view.setUint32(at + NORMAL_PAGES_AT, header.normalPages)
+  view.setUint32(at + NEXT_PACKET_SIZE_AT, header.nextPacketSize)
+  writeU64(view, at + PACKET_NUM_AT, header.packetNum)
+  view.setUint32(at + ZERO_PAGES_AT, header.zeroPages)
+}
+
+/** Writes the block's name, from {@link encodeIdstr}, into the header at `at`. */
+export function encodeBlockName(view: DataView, at: number, idstr: Uint8Array): void {
+  for (let i = 0; i < IDSTR_SIZE; i++) view.setUint8(at + IDSTR_OFFSET + i, idstr[i]!)
+}
+
+/** Zeros in the slots of offsets from number `from` on. */
+export function clearOffsets(view: DataView, at: number, from: number, pagesPerPacket: number): void {
+  const end = at + packetHeaderSize(pagesPerPacket)
+  // Eight zero bytes are the double 0: one store a slot.
+  for (let slot = at + OFFSETS_OFFSET + 8 * from; slot < end; slot += 8) view.setFloat64(slot, 0)
 }
 
 /**
@@ -167,15 +154,15 @@ function encodeFixedPart(view: DataView, at: number, flags: number, pagesAlloc: 
 }
 
 /**
- * Reads and checks a header into `into`, whose `offsets` must have `pagesPerPacket` slots.
+ * Reads and checks a header's fields into `into`; the whole header must be there.
  *
- * The method bits are checked only when there are pages, since a packet without pages does not carry them. Whether
- * the offsets lie in the block, whether the block exists, and whether the method is the one agreed on is the caller's.
+ * The method bits are checked only when there are pages, since a packet without pages does not carry them. The offsets,
+ * whether the block exists, and whether the method is the one agreed on is the caller's.
  *
  * Throws ERR_MULTIFD_PROTOCOL for a bad field, ERR_MULTIFD_UNSUPPORTED for a device-state packet or a hardware
  * compression method, ERR_MULTIFD_TRUNCATED.
  */
-export function decodePacketHeader(view: DataView, at: number, pagesPerPacket: number, into: PacketHeader): void {
+export function decodePacketFields(view: DataView, at: number, pagesPerPacket: number, into: PacketHeader): void {
   // A device-state packet has a shorter header: flags are looked at before the whole length is asked for.
   requireBytes(view, at, PACKET_PREFIX_SIZE, "a packet's header")
   checkMagicAndVersion(view, at)
@@ -209,22 +196,26 @@ export function decodePacketHeader(view: DataView, at: number, pagesPerPacket: n
   into.nextPacketSize = payload
   into.packetNum = readU64(view, at + PACKET_NUM_AT)
   into.zeroPages = zeroPages
-  const { offsets } = into
-  let largest = 0
-  for (let i = 0, slot = at + OFFSETS_OFFSET; i < pages; i++, slot += 8) {
-    const high = view.getUint32(slot)
-    const low = view.getUint32(slot + 4)
-    if (high > MAX_HIGH_WORD || (low & (pageSize - 1)) !== 0) throw badOffset(i, high, low, pageSize)
-    const offset = high * TWO_32 + low
-    if (offset > largest) largest = offset
-    offsets[i] = offset
-  }
-  into.largestOffset = largest
 }
 
-function badOffset(index: number, high: number, low: number, pageSize: number): MultifdError {
-  const text = `0x${high.toString(16)}${low.toString(16).padStart(8, '0')}`
-  return protocolError(`offset ${index} is ${text}, expected a multiple of ${pageSize}, at most 2^53 - 1`)
+/** The error of an offset that is no multiple of the page size. */
+export function badOffset(view: DataView, at: number, index: number, pageSize: number): MultifdError {
+  const slot = at + OFFSETS_OFFSET + 8 * index
+  return protocolError(`offset ${index} is ${hexU64(view, slot)}, expected a multiple of ${pageSize}`)
+}
+
+/** Offset number `index` of the header at `at`. Throws ERR_MULTIFD_PROTOCOL above 2^53 - 1. */
+export function readOffset(view: DataView, at: number, index: number): number {
+  return readU64(view, at + OFFSETS_OFFSET + 8 * index)
+}
+
+/** A 64-bit word for a message. */
+export function hexU64(view: DataView, at: number): string {
+  const high = view.getUint32(at).toString(16)
+  return `0x${high === '0' ? '' : high}${view
+    .getUint32(at + 4)
+    .toString(16)
+    .padStart(high === '0' ? 1 : 8, '0')}`
 }
 
 function checkMethod(method: number): void {

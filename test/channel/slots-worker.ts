@@ -1,9 +1,9 @@
 // The channel's side of the test of the slots: takes every batch, and looks whether anyone else has hands on it.
 
 import { workerData } from 'node:worker_threads'
-import { JOB, SLOT } from '../../src/shm/layout.js'
+import { JOB } from '../../src/shm/layout.js'
 import { MigrationShm, type ShmHandle } from '../../src/shm/migration-shm.js'
-import { SlotWorker } from '../../src/shm/slots.js'
+import { type Slot, SlotWorker } from '../../src/shm/slots.js'
 
 /** What a channel of the test is started with. */
 export interface SlotsTask {
@@ -29,16 +29,16 @@ function run({ handle, channel, owners, came, violations }: SlotsTask): void {
     jobs.finish()
   }
 
-  function take(slot: Uint32Array, number: number, before: number): number {
+  function take(slot: Slot, number: number, before: number): number {
     if (Atomics.compareExchange(owners, number, 0, channel + 2) !== 0) Atomics.add(violations, 0, 1)
-    const batch = slot[SLOT.block]!
-    const count = slot[SLOT.count]!
+    const { block: batch, runs } = slot
+    const count = runs.pages
     Atomics.add(came, batch, 1)
     // In the order in which they were handed over, as far as they come here.
     if (batch <= before) Atomics.add(violations, 1, 1)
     for (let look = 0; look < 20; look++) {
-      if (slot[SLOT.block] !== batch || slot[SLOT.count] !== count) Atomics.add(violations, 2, 1)
-      for (let at = 0; at < count; at++) if (slot[SLOT.pages + at] !== batch + at) Atomics.add(violations, 3, 1)
+      if (slot.block !== batch || runs.pages !== count || runs.count !== count) Atomics.add(violations, 2, 1)
+      for (let at = 0; at < count; at++) if (runs.first(at) !== batch + 2 * at) Atomics.add(violations, 3, 1)
     }
     if (Atomics.compareExchange(owners, number, channel + 2, 0) !== channel + 2) Atomics.add(violations, 0, 1)
     return batch

@@ -10,6 +10,8 @@ import type { SlotsTask } from './slots-worker.js'
 
 const PAGES = 8
 const COORDINATOR = 1
+// Where a slot's list of runs starts, bytes: after its block and two counts.
+const RUNS_AT = 4 * (SLOT.runs + 2)
 
 function shared(words: number): Int32Array<SharedArrayBuffer> {
   return new Int32Array(new SharedArrayBuffer(4 * words))
@@ -18,7 +20,7 @@ function shared(words: number): Int32Array<SharedArrayBuffer> {
 for (const channels of [1, 2, 3]) {
   t.test(`${channels} channels: one owner at any time, every batch once, in order`, async (t) => {
     const batches = 40_000
-    const shm = MigrationShm.create({ channels, pagesPerPacket: PAGES })
+    const shm = MigrationShm.create({ channels, pagesPerPacket: PAGES, dirtyWords: 0 })
     const { slots, slotWords, slotCount } = shmOffsets(shm.handle)
     const owners = shared(slotCount)
     const came = shared(batches)
@@ -37,12 +39,12 @@ for (const channels of [1, 2, 3]) {
     let syncs = 0
     for (let batch = 0; batch < batches; batch++) {
       const slot = dispatcher.spare
-      const number = (slot.byteOffset - slots) / (4 * slotWords)
+      const number = (slot.runs.at - slots - RUNS_AT) / (4 * slotWords)
       if (Atomics.compareExchange(owners, number, 0, COORDINATOR) !== 0) Atomics.add(violations, 4, 1)
       const count = 1 + (batch % PAGES)
-      slot[SLOT.block] = batch
-      slot[SLOT.count] = count
-      for (let at = 0; at < count; at++) slot[SLOT.pages + at] = batch + at
+      slot.block = batch
+      slot.runs.reset()
+      for (let at = 0; at < count; at++) slot.runs.push(batch + 2 * at, 1)
       Atomics.store(owners, number, 0)
       waitFor(() => dispatcher.dispatch())
       if (batch % 1000 === 999) {
@@ -64,7 +66,7 @@ for (const channels of [1, 2, 3]) {
 }
 
 t.test('a ring that is full takes no more, until a place is given back', (t) => {
-  const shm = MigrationShm.create({ channels: 1, pagesPerPacket: PAGES })
+  const shm = MigrationShm.create({ channels: 1, pagesPerPacket: PAGES, dirtyWords: 0 })
   const dispatcher = new SlotDispatcher(shm)
   const worker = new SlotWorker(shm, 0)
   let dispatched = 0
@@ -82,7 +84,7 @@ t.test('a ring that is full takes no more, until a place is given back', (t) => 
 })
 
 t.test('stopping wakes a channel that waits for work', async (t) => {
-  const shm = MigrationShm.create({ channels: 1, pagesPerPacket: PAGES })
+  const shm = MigrationShm.create({ channels: 1, pagesPerPacket: PAGES, dirtyWords: 0 })
   const workerData: SlotsTask = {
     handle: shm.handle,
     channel: 0,

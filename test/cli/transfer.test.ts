@@ -84,6 +84,28 @@ t.test('--json prints one object of query-migrate names', async (t) => {
   t.notMatch(ends[1].stderr, /sent:/, 'and nothing of it is said twice')
 })
 
+t.test('--json has the figures of XBZRLE', async (t) => {
+  const dir = t.testdir()
+  const recorded = recordedSnapshot(dir)
+  const output = join(dir, 'received.snapshot')
+  const receive = start('receive', 'tcp:127.0.0.1:0', '-o', output, '--no-multifd', '--json')
+  const uri = await receive.says(LISTENING)
+  const send = await run('send', recorded.path, uri, '--no-multifd', '--xbzrle', '--xbzrle-cache-size', '1M', '--json')
+  t.equal(send.code, 0, send.stderr)
+  t.equal((await receive.ended).code, 0)
+  isWhole(t, output, recorded)
+  t.strictSame((result(send) as { 'xbzrle-cache'?: object })['xbzrle-cache'], {
+    'cache-size': 1024 * 1024,
+    bytes: 0,
+    pages: 0,
+    'cache-miss': 0,
+    overflow: 0,
+    'cache-miss-rate': 0,
+    'encoding-rate': 0,
+  })
+  t.notOk('xbzrle-cache' in result(await receive.ended), 'nothing of it came')
+})
+
 t.test('a snapshot that is missing, or none', async (t) => {
   const dir = t.testdir({ text: 'This is no snapshot.\n', empty: '' })
   for (const { file, code, says } of [

@@ -34,6 +34,21 @@ const wrong: { name: string; args: string[]; says: RegExp }[] = [
   { name: 'a URI without a port', args: ['receive', 'tcp:localhost', '-o', 'x'], says: /must be tcp:HOST:PORT/ },
   { name: 'a bad uuid', args: ['receive', 'tcp::0', '-o', 'x', '--uuid', '1234'], says: /1234/ },
   { name: 'fd: with multifd', args: ['receive', 'fd:0', '-o', 'x'], says: /fd: is one connection: switch multifd off/ },
+  {
+    name: 'XBZRLE with multifd',
+    args: ['send', 'x', 'tcp::1', '--xbzrle'],
+    says: /multifd is not compatible with xbzrle/,
+  },
+  {
+    name: 'a cache that is no power of two',
+    args: ['send', 'x', 'tcp::1', '--no-multifd', '--xbzrle', '--xbzrle-cache-size', '5000'],
+    says: /'xbzrleCacheSize' is 5000: it must be a power of two/,
+  },
+  {
+    name: 'a cache for nothing',
+    args: ['send', 'x', 'tcp::1', '--no-multifd', '--xbzrle-cache-size', '1M'],
+    says: /--xbzrle-cache-size is of no use without --xbzrle/,
+  },
   { name: 'too large a demo', args: ['demo', '--size', '5G'], says: /from 1M to 4G/ },
   { name: 'too small a demo', args: ['demo', '--size', '1000'], says: /from 1M to 4G/ },
 ]

@@ -3,7 +3,7 @@
 import { libc } from '../../src/os/libc.js'
 import { mapAnonymous, PinnedBuffer } from '../../src/os/memory.js'
 import { RamBlock } from '../../src/ram/block.js'
-import { LoadBlock } from '../../src/ram/load-block.js'
+import { type LoadBlock, MemoryLoadBlock } from '../../src/ram/load-block.js'
 import { SharedBitmap } from '../../src/shm/bitmap.js'
 
 export const PAGE = 4096
@@ -44,7 +44,7 @@ export class Arena {
 
   /** Fresh load blocks over the same memory. */
   load(): LoadBlock[] {
-    return this.blocks.map((block) => LoadBlock.of(block))
+    return this.blocks.map((block) => new MemoryLoadBlock(block))
   }
 
   /** Whether the guards next to the blocks are as they were. */

@@ -1,8 +1,9 @@
 // Multifd channels that end too early: over descriptors, in the channel thread's own loop.
 
 import t from 'tap'
-import { encodeIdstr, encodePacketHeader, encodeSyncPacket, PacketHeader } from '../../src/wire/multifd-packet.js'
+import { encodeIdstr, encodeSyncPacket } from '../../src/wire/multifd-packet.js'
 import { listCaptures, loadCapture } from '../support/captures.js'
+import { encodePacketHeader, WholeHeader } from '../support/packet-codec.js'
 import { Arena, PAGE } from './arena.js'
 import { Seen } from './bytes.js'
 import { FileFeed } from './feed.js'
@@ -36,7 +37,7 @@ function opening(idstr: string): Uint8Array {
   const bytes = new Uint8Array(2 * HEADER_SIZE + PAGE)
   const view = new DataView(bytes.buffer)
   encodeSyncPacket(view, 0, 128, 0)
-  const header = new PacketHeader(128)
+  const header = new WholeHeader(128)
   header.normalPages = 1
   header.nextPacketSize = PAGE
   encodePacketHeader(view, HEADER_SIZE, header, encodeIdstr(idstr))

@@ -8,15 +8,11 @@ import type { CompressedRecv } from '../../src/method/compressed.js'
 import { zlibRecv } from '../../src/method/zlib.js'
 import { zstdRecv } from '../../src/method/zstd.js'
 import type { RamBlock } from '../../src/ram/block.js'
+import { PageRuns } from '../../src/shm/page-runs.js'
 import { viewOf } from '../../src/wire/bytes.js'
-import {
-  decodeIdstr,
-  decodePacketHeader,
-  IDSTR_OFFSET,
-  MULTIFD_FLAG,
-  PacketHeader,
-} from '../../src/wire/multifd-packet.js'
+import { decodeIdstr, IDSTR_OFFSET, MULTIFD_FLAG } from '../../src/wire/multifd-packet.js'
 import { listCaptures, loadCapture } from '../support/captures.js'
+import { decodePacketHeader, WholeHeader } from '../support/packet-codec.js'
 import { Arena } from './arena.js'
 import { FileFeed } from './feed.js'
 import { damage, seededRandom } from './random.js'
@@ -47,7 +43,7 @@ t.teardown(() => feed.close())
 
 /** A packet with data: its header, decoded and checked, the block that it names, and its chunk. */
 interface Chunk {
-  header: PacketHeader
+  header: WholeHeader
   block: RamBlock
   bytes: Uint8Array
 }
@@ -56,7 +52,7 @@ interface Chunk {
 function chunksOf({ bytes, packets }: ChannelStream, arena: Arena): Chunk[] {
   const view = viewOf(bytes)
   return packets.flatMap(({ at, end }) => {
-    const header = new PacketHeader(PAGES)
+    const header = new WholeHeader(PAGES)
     decodePacketHeader(view, at, PAGES, header)
     if (header.normalPages === 0) return []
     const idstr = decodeIdstr(view, at + IDSTR_OFFSET)
@@ -75,11 +71,12 @@ function receive(method: CompressedRecv, chunks: readonly Chunk[]): Ending {
   const vector = new IoVector()
   try {
     for (const { header, block, bytes } of chunks) {
-      header.nextPacketSize = bytes.length
+      const runs = PageRuns.alone(PAGES)
+      for (let i = 0; i < header.normalPages; i++) runs.push(header.offsets[i]! / block.pageSize, 1)
       vector.reset()
-      method.expect(header, block, vector)
+      method.expect(runs, block, bytes.length, vector)
       channel.readFull(vector, -1)
-      method.finish(header, block)
+      method.finish(runs, block, bytes.length)
     }
     return { code: 'end' }
   } catch (thrown) {

@@ -13,6 +13,7 @@ import type { RamBlock } from '../../src/ram/block.js'
 import type { LoadBlock } from '../../src/ram/load-block.js'
 import { CHANNEL, CHANNEL_STATE } from '../../src/shm/layout.js'
 import { MigrationShm } from '../../src/shm/migration-shm.js'
+import { PacketMemory } from '../../src/shm/packet-memory.js'
 import { PAGE } from './arena.js'
 
 const { MULTIFD_INPUT } = process.env
@@ -43,6 +44,8 @@ function openChannel(fd: number, name: 'main' | number): DescriptorChannel {
   })
 }
 
+const PACKET = PacketMemory.alone()
+
 /** Receives a multifd channel, from after its initial packet on; its barriers are passed at once. Closes `fd`. */
 export function receiveChannel(fd: number, blocks: LoadBlock[]): Ending {
   const channel = openChannel(fd, 0)
@@ -50,6 +53,7 @@ export function receiveChannel(fd: number, blocks: LoadBlock[]): Ending {
   try {
     new RecvLoop({
       channel,
+      packet: PACKET,
       pageSize: PAGE,
       blocks: () => (barriers > 0 ? blocks : undefined),
       barrier: () => barriers++,
@@ -91,7 +95,7 @@ const NOBODY = { postMessage() {} } as unknown as MessagePort
  * through: every barrier finds them there. Closes `fd`.
  */
 export function receiveMain(fd: number, makeTarget: () => LoadTarget, channels: number): Ending {
-  const shm = MigrationShm.create({ channels, pagesPerPacket: 128 })
+  const shm = MigrationShm.create({ channels, pagesPerPacket: 128, dirtyWords: 0 })
   for (let channel = 0; channel < channels; channel++) {
     shm.setChannelWord(channel, CHANNEL.syncs, 0x7fffffff)
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.ended)

@@ -3,13 +3,7 @@
 import { viewOf } from '../../src/wire/bytes.js'
 import { COMMAND, decodeCommand } from '../../src/wire/command.js'
 import { INITIAL_PACKET_SIZE } from '../../src/wire/multifd-initial.js'
-import {
-  decodePacketHeader,
-  METHOD_MASK,
-  MULTIFD_FLAG,
-  PacketHeader,
-  packetHeaderSize,
-} from '../../src/wire/multifd-packet.js'
+import { METHOD_MASK, MULTIFD_FLAG, packetHeaderSize } from '../../src/wire/multifd-packet.js'
 import {
   decodeBlockName,
   decodeRamSetup,
@@ -31,6 +25,7 @@ import {
 import { locateStreamEnd } from '../../src/wire/stream-end.js'
 import { decodeVirtioMemEarly } from '../../src/wire/virtio-mem.js'
 import type { Capture } from '../support/captures.js'
+import { decodePacketHeader, WholeHeader } from '../support/packet-codec.js'
 import { type BlockShape, PAGE } from './arena.js'
 import { concatBytes } from './bytes.js'
 
@@ -62,7 +57,7 @@ export function splitChannel(name: string, channel: Uint8Array): ChannelStream {
 /** Takes packets apart that no initial packet precedes. */
 export function splitPackets(name: string, bytes: Uint8Array): ChannelStream {
   const view = viewOf(bytes)
-  const header = new PacketHeader(PAGES)
+  const header = new WholeHeader(PAGES)
   const packets: PacketSpan[] = []
   for (let at = 0; at < bytes.length; at = packets.at(-1)!.end) {
     decodePacketHeader(view, at, PAGES, header)

@@ -18,14 +18,14 @@ function asNobody(): { log: string; tracker: string } {
     const { KernelDirtyLog } = await import(${JSON.stringify(log)})
     const { requireWriteTracker } = await import(${JSON.stringify(tracker)})
     const { RamBlock } = await import(${JSON.stringify(new URL('../../src/ram/block.js', import.meta.url).href)})
-    const { DirtyBitmap } = await import(${JSON.stringify(new URL('../../src/ram/dirty-bitmap.js', import.meta.url).href)})
+    const { LoneDirtyBitmap } = await import(${JSON.stringify(new URL('../support/dirty-bitmap.js', import.meta.url).href)})
     const block = RamBlock.allocate({ idstr: 'heap', size: 65536 })
     const tracking = new KernelDirtyLog(block)
     const use = () => {
       tracking.start()
       block.bytes()[4096] = 1
       require('node:fs').readSync(require('node:fs').openSync('/dev/zero'), block.bytes(), 8192, 1, null)
-      if (tracking.synchronise(new DirtyBitmap(block.pages)) !== 2) throw new Error('not two pages')
+      if (tracking.synchronise(new LoneDirtyBitmap(block.pages)) !== 2) throw new Error('not two pages')
     }
     const { createRequire } = await import('node:module')
     const require = createRequire('/')

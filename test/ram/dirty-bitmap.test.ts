@@ -2,8 +2,8 @@
 
 import fc from 'fast-check'
 import t from 'tap'
-import { DirtyBitmap } from '../../src/ram/dirty-bitmap.js'
 import { SharedBitmap } from '../../src/shm/bitmap.js'
+import { LoneDirtyBitmap } from '../support/dirty-bitmap.js'
 
 const pages = 150
 
@@ -19,7 +19,7 @@ const step = fc.oneof(
   fc.record({ kind: fc.constant('all' as const), range }),
 )
 
-function drained(bitmap: DirtyBitmap, longest = 7): number[] {
+function drained(bitmap: LoneDirtyBitmap, longest = 7): number[] {
   const found: number[] = []
   bitmap.drain(longest, (first, count) => {
     for (let page = first; page < first + count; page++) found.push(page)
@@ -30,7 +30,7 @@ function drained(bitmap: DirtyBitmap, longest = 7): number[] {
 t.test('runs are set and cleared, and counted', (t) => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 20 }), (steps) => {
-      const bitmap = new DirtyBitmap(pages)
+      const bitmap = new LoneDirtyBitmap(pages)
       const model = new Set<number>()
       for (const { kind, range } of steps) {
         const before = model.size
@@ -59,7 +59,7 @@ t.test('runs are set and cleared, and counted', (t) => {
 })
 
 t.test('a run past the end is cut', (t) => {
-  const bitmap = new DirtyBitmap(33)
+  const bitmap = new LoneDirtyBitmap(33)
   t.equal(bitmap.setRange(31, 100), 2)
   t.same(drained(bitmap), [31, 32])
   t.end()
@@ -78,7 +78,7 @@ t.test('what is discarded is never to be sent', (t) => {
   }
   const gone = (page: number): boolean => gaps.some(([first, count]) => page >= first && page < first + count)
   const left = Array.from({ length: pages }, (_, page) => page).filter((page) => !gone(page))
-  const bitmap = new DirtyBitmap(pages, sparse)
+  const bitmap = new LoneDirtyBitmap(pages, sparse)
   bitmap.setAll()
   t.equal(bitmap.count, left.length)
   t.same(drained(bitmap), left)

@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { preallocate, RamBlock } from '../../src/index.js'
 import { hugePageRoom } from '../../src/os/memory-room.js'
-import { DirtyBitmap } from '../../src/ram/dirty-bitmap.js'
 import { KernelDirtyLog } from '../../src/ram/kernel-dirty-log.js'
 import { WriteTracker } from '../../src/ram/write-tracker.js'
+import { LoneDirtyBitmap } from '../support/dirty-bitmap.js'
 import { noKernelLog, noWriteTracker } from '../support/kernel.js'
 import { PageWriter } from './page-writer.js'
 
@@ -47,7 +47,7 @@ t.test('the kernel tells of whole huge pages', { skip: skip || noKernelLog }, (t
   const log = new KernelDirtyLog(block)
   t.teardown(() => log.stop())
   log.start()
-  const bitmap = new DirtyBitmap(block.pages)
+  const bitmap = new LoneDirtyBitmap(block.pages)
   t.equal(log.synchronise(bitmap), 0)
   bytes[1] = 1
   bytes[3 * unit + 5] = 1

@@ -10,8 +10,8 @@ import { type KernelFeature, missingFromKernel } from '../../src/faults.js'
 import { MigrationSource, RamBlock } from '../../src/index.js'
 import { HUGE_PAGE_SIZE } from '../../src/os/memory.js'
 import { dropPages } from '../../src/os/residency.js'
-import { DirtyBitmap } from '../../src/ram/dirty-bitmap.js'
 import { KernelDirtyLog } from '../../src/ram/kernel-dirty-log.js'
+import { LoneDirtyBitmap } from '../support/dirty-bitmap.js'
 import { noKernelLog as skip } from '../support/kernel.js'
 import { wasmProgram } from '../support/wasm.js'
 import { PageWriter } from './page-writer.js'
@@ -23,7 +23,7 @@ t.teardown(() => rmSync(folder, { recursive: true, force: true }))
 
 /** The pages that a log tells of. */
 function changed(log: KernelDirtyLog, block: RamBlock): number[] {
-  const bitmap = new DirtyBitmap(block.pages, block)
+  const bitmap = new LoneDirtyBitmap(block.pages, block)
   const added = log.synchronise(bitmap)
   const pages: number[] = []
   bitmap.drain(64, (first, count) => {
@@ -101,7 +101,7 @@ t.test('no change is lost while threads and the kernel write as they like', { sk
   const mirror = bytes.slice()
   const random = openSync('/dev/urandom', 'r')
   const writers = [new PageWriter(block), new PageWriter(block, { first: 4096, count: 64 })]
-  const bitmap = new DirtyBitmap(block.pages)
+  const bitmap = new LoneDirtyBitmap(block.pages)
   const copy = (): number => {
     const added = log.synchronise(bitmap)
     bitmap.drain(16, (first, count) => {

@@ -7,11 +7,9 @@ import { dialectOf } from '../../src/wire/machine.js'
 import { decodeInitialPacket, INITIAL_PACKET_SIZE } from '../../src/wire/multifd-initial.js'
 import {
   decodeIdstr,
-  decodePacketHeader,
   IDSTR_OFFSET,
   METHOD_MASK,
   MULTIFD_FLAG,
-  PacketHeader,
   packetHeaderSize,
   pagesPerPacket,
 } from '../../src/wire/multifd-packet.js'
@@ -37,6 +35,7 @@ import {
 import { locateStreamEnd, type StreamEnd } from '../../src/wire/stream-end.js'
 import { decodeVirtioMemEarly, VIRTIO_MEM_EARLY_SUFFIX, type VirtioMemEarly } from '../../src/wire/virtio-mem.js'
 import type { Capture, PacketCounts } from '../support/captures.js'
+import { decodePacketHeader, WholeHeader } from '../support/packet-codec.js'
 
 const PAGE = 4096
 const { zero, memSize, page, eos, xbzrle, flush, compressPage } = RAM_FLAG
@@ -70,7 +69,7 @@ export function replayChannel(bytes: Uint8Array): ReplayedChannel {
   const epochs: Packet[][] = [[]]
   const methods = new Set<number>()
   const payloads: Uint8Array[] = []
-  const header = new PacketHeader(n)
+  const header = new WholeHeader(n)
   for (let at = INITIAL_PACKET_SIZE; at < bytes.length; ) {
     decodePacketHeader(view, at, n, header)
     const { flags, normalPages, zeroPages, nextPacketSize, offsets } = header

@@ -3,13 +3,7 @@
 import { parseUuid } from '../../../src/wire/bytes.js'
 import { COMMAND, type CommandNumber, encodeCommand } from '../../../src/wire/command.js'
 import { encodeInitialPacket, INITIAL_PACKET_SIZE } from '../../../src/wire/multifd-initial.js'
-import {
-  encodeIdstr,
-  encodePacketHeader,
-  encodeSyncPacket,
-  PacketHeader,
-  packetHeaderSize,
-} from '../../../src/wire/multifd-packet.js'
+import { encodeIdstr, encodeSyncPacket, packetHeaderSize } from '../../../src/wire/multifd-packet.js'
 import {
   encodeRamRecord,
   encodeRamSetup,
@@ -29,6 +23,7 @@ import {
   encodeVmdescHeader,
   SECTION,
 } from '../../../src/wire/stream.js'
+import { encodePacketHeader, WholeHeader } from '../packet-codec.js'
 
 export const PAGE = 4096
 /** Pages of a packet, and bytes of its header. */
@@ -150,7 +145,7 @@ export interface PacketContent {
 
 /** A packet of a multifd channel: header and payload. */
 export function packet({ idstr, pages = [], zeros = [], flags = 0, packetNum = 0, spoil }: PacketContent): Buffer {
-  const header = new PacketHeader(PER_PACKET)
+  const header = new WholeHeader(PER_PACKET)
   header.flags = flags
   header.packetNum = packetNum
   header.normalPages = pages.length

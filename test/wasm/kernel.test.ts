@@ -1,0 +1,135 @@
+// The page kernel beside slow and obvious code, on random values and at its edges.
+
+import fc from 'fast-check'
+import t from 'tap'
+import { makeSharedMemory, pageKernel } from '../../src/wasm/kernel.js'
+
+const memory = makeSharedMemory(65536)
+const kernel = pageKernel(memory)
+const view = new DataView(memory.buffer)
+const words = new Uint32Array(memory.buffer)
+const [RUNS, OFFSETS, VECTOR] = [0, 8192, 32768]
+const BASE = 2 ** 46 + 4096
+
+const shift = fc.constantFrom(10, 12, 16)
+const run = fc.tuple(fc.nat(2 ** 22), fc.integer({ min: 1, max: 9 }))
+const runs = fc.array(run, { maxLength: 40 })
+
+function put(list: [number, number][]): void {
+  for (const [i, [first, count]] of list.entries()) words.set([first, count], (RUNS + 8 * i) / 4)
+}
+
+function pagesOf(list: [number, number][]): number[] {
+  return list.flatMap(([first, count]) => Array.from({ length: count }, (_, i) => first + i))
+}
+
+/** Runs of pages as they follow on each other. */
+function runsOf(pages: number[]): [number, number][] {
+  const found: [number, number][] = []
+  for (const page of pages) {
+    const last = found.at(-1)
+    if (last && last[0] + last[1] === page) last[1]++
+    else found.push([page, 1])
+  }
+  return found
+}
+
+t.test('offsets are written as the wire has them, and end where they say', async () => {
+  fc.assert(
+    fc.property(runs, shift, (list, shift) => {
+      put(list)
+      const end = kernel.writeOffsets(RUNS, list.length, shift, OFFSETS)
+      const pages = pagesOf(list)
+      return (
+        end === OFFSETS + 8 * pages.length &&
+        pages.every((page, i) => view.getBigUint64(OFFSETS + 8 * i) === BigInt(page) << BigInt(shift))
+      )
+    }),
+  )
+})
+
+t.test('offsets are read into runs, in their order', async () => {
+  fc.assert(
+    fc.property(runs, shift, (list, shift) => {
+      const pages = pagesOf(list)
+      for (const [i, page] of pages.entries()) view.setBigUint64(OFFSETS + 8 * i, BigInt(page) << BigInt(shift))
+      const found = kernel.readOffsets(OFFSETS, pages.length, shift, 2 ** 23, RUNS)
+      const expected = runsOf(pages)
+      return (
+        found === expected.length &&
+        expected.every(
+          ([first, count], i) => words[RUNS / 4 + 2 * i] === first && words[RUNS / 4 + 2 * i + 1] === count,
+        )
+      )
+    }),
+  )
+})
+
+t.test('an offset between pages, or past the block, is told by its index', async (t) => {
+  const offsets = [0n, 4096n, 8192n]
+  const read = (bad: bigint, index: number, pages = 4): number => {
+    for (const [i, offset] of offsets.entries()) view.setBigUint64(OFFSETS + 8 * i, i === index ? bad : offset)
+    return kernel.readOffsets(OFFSETS, 3, 12, pages, RUNS)
+  }
+  for (const index of [0, 1, 2]) {
+    for (const bad of [1n, 4095n, 2n ** 63n + 8n, 2n ** 64n - 1n]) t.equal(read(bad, index), -1 - 2 * index, `${bad}`)
+    for (const bad of [4n * 4096n, 2n ** 32n, 2n ** 44n, 2n ** 63n, 2n ** 64n - 4096n]) {
+      t.equal(read(bad, index), -2 - 2 * index, `${bad}`)
+    }
+    t.equal(read(3n * 4096n, index) > 0, true, 'the last page')
+  }
+  t.equal(read(0n, 0, 0), -2, 'a block without pages')
+})
+
+t.test('a scatter-gather list has every run at its address', async () => {
+  fc.assert(
+    fc.property(runs, shift, (list, shift) => {
+      put(list)
+      const bytes = kernel.vectorOf(RUNS, list.length, shift, BASE, 2 ** 23, VECTOR)
+      return (
+        bytes === pagesOf(list).length * 2 ** shift &&
+        list.every(
+          ([first, count], i) =>
+            view.getBigUint64(VECTOR + 16 * i, true) === BigInt(BASE) + (BigInt(first) << BigInt(shift)) &&
+            view.getBigUint64(VECTOR + 16 * i + 8, true) === BigInt(count) << BigInt(shift),
+        )
+      )
+    }),
+  )
+})
+
+t.test('no list is made of a run that does not lie in the block', async (t) => {
+  const make = (list: [number, number][], pages: number): number => {
+    put(list)
+    return kernel.vectorOf(RUNS, list.length, 12, BASE, pages, VECTOR)
+  }
+  t.equal(make([[7, 1]], 8), 4096)
+  t.equal(make([[8, 1]], 8), -1)
+  t.equal(make([[7, 2]], 8), -1)
+  t.equal(make([[0, 0]], 8), -1, 'nor of an empty one')
+  t.equal(make([[2 ** 32 - 1, 2 ** 32 - 1]], 2 ** 20), -1)
+  t.equal(make([[0, 8], [8, 1]], 8), -1) // biome-ignore format: two runs
+  t.equal(make([[2 ** 32 - 2, 1]], 2 ** 32), 4096, 'a block of 16 TiB')
+})
+
+t.test('zero pages are found, wherever the one byte lies', async (t) => {
+  const block = makeSharedMemory(2 ** 21)
+  const bytes = new Uint8Array(block.buffer)
+  const { zeroPages } = pageKernel(block)
+  t.equal(zeroPages(0, 32, 12), -1, 'fresh memory')
+  t.equal(zeroPages(3, 5, 12), 0b11111)
+  for (let at = 0; at < 4096; at++) {
+    bytes[2 * 4096 + at] = 0x80
+    if (zeroPages(1, 3, 12) !== 0b101) t.fail(`a byte at ${at} of a page is not seen`)
+    bytes[2 * 4096 + at] = 0
+  }
+  for (const shift of [10, 12, 16]) {
+    const pages = bytes.length >> shift
+    for (const page of [0, 1, pages - 1]) {
+      bytes[((page + 1) << shift) - 1] = 1
+      t.equal(zeroPages(page, 1, shift), 0)
+      if (page > 0) t.equal(zeroPages(page - 1, 2, shift), 1)
+      bytes[((page + 1) << shift) - 1] = 0
+    }
+  }
+})
