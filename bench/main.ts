@@ -3,6 +3,9 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
+import type { DataSet } from './data.js'
+import type { Method } from './method.js'
+import { micro } from './micro.js'
 import { type Options, PAIRS, type PairName, parseOptions } from './options.js'
 import { MEMORIES, type Pairing, type Session } from './pairing.js'
 import { bareSockets } from './pairs/bare.js'
@@ -35,13 +38,16 @@ function makePairings(session: Session, { pairs }: Options, guests: readonly Gue
 
 function comparisonsFor({ qemu }: Options): Comparison[] {
   const memories = (['touched', 'untouched'] as const).map((memory) => ({ over: memory, under: memory }))
-  const files = (['tmpfs', 'disk'] as const).map((memory) => ({ over: memory, under: 'untouched' as const }))
+  const received = (['untouched', 'tmpfs', 'disk'] as const).map((memory) => ({
+    over: memory,
+    under: 'untouched' as const,
+  }))
   return [
     { over: 'us-us', under: 'bare', memories },
     ...qemu.flatMap((version) => [
       { over: 'us-us', under: `qemu-qemu-${version}`, memories },
       { over: `us-qemu-${version}`, under: `qemu-qemu-${version}`, memories },
-      { over: `qemu-us-${version}`, under: `qemu-qemu-${version}`, memories: files },
+      { over: `qemu-us-${version}`, under: `qemu-qemu-${version}`, memories: received },
     ]),
   ]
 }
@@ -56,11 +62,12 @@ async function measure(cells: readonly Cell[], { runs, size }: Options, remarks:
   for (let run = 0; run < runs; run++) {
     // Nobody always comes first.
     for (const { pairing, series } of run % 2 === 0 ? cells : cells.toReversed()) {
-      const { channels, memory } = series
-      const what = `run ${run + 1}/${runs}: ${pairing.label}, channels: ${channels}, ${memory}`
+      const { channels, memory, method, data } = series
+      const how = `${data}, ${method}, channels: ${channels}, ${memory}`
+      const what = `run ${run + 1}/${runs}: ${pairing.label}, ${how}`
       try {
-        if (memory !== 'touched') backFreeMemory(size)
-        const measurement = await pairing.run({ channels, memory })
+        if (memory !== 'touched' && data !== 'zeros') backFreeMemory(size)
+        const measurement = await pairing.run({ channels, memory, method })
         series.runs.push(measurement)
         say(`${what}: ${transferRate(measurement, size).toFixed(2)} GB/s`)
       } catch (error) {
@@ -75,47 +82,57 @@ async function measure(cells: readonly Cell[], { runs, size }: Options, remarks:
 
 async function main(): Promise<void> {
   const options = parseOptions()
-  const session: Session = { bytes: options.size, tmpfs: tmpfsFolder(), disk: options.disk }
+  if (options.micro) return micro(say)
   const remarks: string[] = []
-  const guests = options.qemu.map((version) => new Guests(session, version))
-  const pairings = makePairings(session, options, guests).filter((pairing) => {
-    const reason = pairing.available()
-    if (reason === undefined) return true
-    remarks.push(`${pairing.label}: left out, ${reason}`)
-    say(remarks.at(-1)!)
-    return false
-  })
   const [load = 0] = loadavg()
   if (load > BUSY_LOAD) {
     remarks.push(`the machine was busy when this began (load average ${load.toFixed(1)}): times mean little, CPU more`)
     say(remarks.at(-1)!)
   }
-  const cells = cellsOf(pairings, options)
-  try {
-    await measure(cells, options, remarks)
-  } finally {
-    for (const resource of [...pairings, ...guests]) await resource[Symbol.asyncDispose]()
-  }
-  const series = sorted(
-    cells.map((cell) => cell.series),
-    pairings,
-  )
+  const series: Series[] = []
+  for (const data of options.data) series.push(...(await measureData(data, options, remarks)))
   const comparisons = comparisonsFor(options)
   report(makeReport({ bytes: options.size, machine: machineFacts(), series, comparisons, remarks }), options)
   if (series.some(({ runs }) => runs.includes(undefined))) process.exitCode = 1
 }
 
-function cellsOf(pairings: readonly Pairing[], options: Options): Cell[] {
+/** A session for each data set: guests and sources hold it. */
+async function measureData(data: DataSet, options: Options, remarks: string[]): Promise<Series[]> {
+  const session: Session = { data, bytes: options.size, tmpfs: tmpfsFolder(), disk: options.disk }
+  const guests = options.qemu.map((version) => new Guests(session, version))
+  const pairings = makePairings(session, options, guests).filter((pairing) => {
+    const reason = pairing.available()
+    if (reason === undefined) return true
+    const remark = `${pairing.label}: left out, ${reason}`
+    if (!remarks.includes(remark)) say(remark)
+    remarks.push(...(remarks.includes(remark) ? [] : [remark]))
+    return false
+  })
+  const cells = cellsOf(data, pairings, options)
+  try {
+    await measure(cells, options, remarks)
+  } finally {
+    for (const resource of [...pairings, ...guests]) await resource[Symbol.asyncDispose]()
+  }
+  return sorted(
+    cells.map((cell) => cell.series),
+    pairings,
+    options.methods,
+  )
+}
+
+function cellsOf(data: DataSet, pairings: readonly Pairing[], options: Options): Cell[] {
   const memories = MEMORIES.filter((memory) => options.memory.includes(memory))
-  return options.channels.flatMap((channels) =>
-    memories.flatMap((memory) =>
-      pairings
-        .filter((pairing) => pairing.memories.includes(memory))
-        .map((pairing) => {
-          const { name, label } = pairing
-          return { pairing, series: { pairing: name, label, channels, memory, runs: [] } }
-        }),
-    ),
+  const shapes = options.channels.flatMap((channels) =>
+    memories.flatMap((memory) => options.methods.map((method) => ({ channels, memory, method }))),
+  )
+  return shapes.flatMap((shape) =>
+    pairings
+      .filter(({ memories, name }) => memories.includes(shape.memory) && (name !== 'bare' || shape.method === 'none'))
+      .map((pairing) => ({
+        pairing,
+        series: { pairing: pairing.name, label: pairing.label, data, ...shape, runs: [] },
+      })),
   )
 }
 
@@ -130,10 +147,13 @@ function report(made: Report, { json }: Options): void {
   say(`\nalso in ${file}`)
 }
 
-function sorted(series: Series[], pairings: readonly Pairing[]): Series[] {
+function sorted(series: Series[], pairings: readonly Pairing[], methods: readonly Method[]): Series[] {
   const place = ({ pairing }: Series): number => pairings.findIndex(({ name }) => name === pairing)
   const memory = (one: Series): number => MEMORIES.indexOf(one.memory)
-  return series.sort((a, b) => place(a) - place(b) || memory(a) - memory(b) || a.channels - b.channels)
+  const method = (one: Series): number => methods.indexOf(one.method)
+  return series.sort(
+    (a, b) => place(a) - place(b) || method(a) - method(b) || memory(a) - memory(b) || a.channels - b.channels,
+  )
 }
 
 await main()

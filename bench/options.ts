@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { byteCount, whole } from '../src/cli/options.js'
 import { type QemuVersion, qemuVersions } from '../test/support/qemu/find.js'
+import { DATA_SETS, type DataSet } from './data.js'
+import { type Method, methods } from './method.js'
 import { MEMORIES, type Memory } from './pairing.js'
 
 export const PAIRS = ['us-us', 'bare', 'qemu-qemu', 'us-qemu', 'qemu-us'] as const
@@ -13,6 +15,9 @@ export interface Options {
   runs: number
   channels: number[]
   size: number
+  data: DataSet[]
+  methods: Method[]
+  micro?: true
   pairs: PairName[]
   memory: Memory[]
   qemu: QemuVersion[]
@@ -39,14 +44,17 @@ function counts(text: string): number[] {
 
 function guestBytes(text: string): number {
   const bytes = byteCount(text)
-  if (bytes >= 32 * GUEST_UNIT && bytes <= 4096 * GUEST_UNIT && bytes % GUEST_UNIT === 0) return bytes
-  throw new InvalidArgumentError('It must be a whole number of MiB, from 32M to 4G.')
+  if (bytes >= 32 * GUEST_UNIT && bytes <= 8192 * GUEST_UNIT && bytes % GUEST_UNIT === 0) return bytes
+  throw new InvalidArgumentError('It must be a whole number of MiB, from 32M to 8G.')
 }
 
 const command = new Command('bench')
   .option('--runs <n>', 'how often each is measured', whole(1, 1000), 5)
   .addOption(new Option('--channels <list>', 'channel counts').argParser(counts).default([1, 2, 4, 8], '1,2,4,8'))
   .addOption(new Option('--size <bytes>', 'RAM to migrate').argParser(guestBytes).default(1024 ** 3, '1G'))
+  .option('--data <list>', `what the RAM holds, of ${DATA_SETS.join(',')}`, listOf(DATA_SETS), ['random'])
+  .option('--methods <list>', 'compression: none, zlib:LEVEL, zstd:LEVEL', methods, ['none'])
+  .option('--micro', 'no migrations: zero pages looked for, packets encoded and decoded, on one thread')
   .option('--pairs <list>', `of ${PAIRS.join(',')}`, listOf(PAIRS), [...PAIRS])
   .option('--memory <list>', `of ${MEMORIES.join(',')}`, listOf(MEMORIES), [...MEMORIES])
   .option('--qemu <list>', `versions to measure, of ${qemuVersions.join(',')}`, listOf(qemuVersions), ['10.0'])

@@ -1,5 +1,8 @@
 // What every pairing is to the benchmark: a name, the memory it can be measured with, and one run.
 
+import type { DataSet } from './data.js'
+import type { Method } from './method.js'
+
 /**
  * What the arriving bytes are written into. `touched`: memory that is resident already; `untouched`: fresh memory;
  * `tmpfs` and `disk`: a new file there (a receiver that keeps a snapshot has no other memory).
@@ -11,6 +14,7 @@ export type Memory = (typeof MEMORIES)[number]
 export interface Shape {
   channels: number
   memory: Memory
+  method: Method
 }
 
 export interface Side<T> {
@@ -44,6 +48,8 @@ export interface Pairing extends AsyncDisposable {
 
 /** What all pairings of one session are made with. */
 export interface Session {
+  /** What the RAM holds. */
+  data: DataSet
   /** Of RAM. */
   bytes: number
   /** Folders for temporary files: in memory, and on a disk. */

@@ -14,7 +14,9 @@ import {
 
 /** What the figures mean: part of every report. */
 export const DEFINITIONS = [
-  'rate: bytes of RAM (random: no page is zero, all of it goes as data) a second, 1 GB = 10^9 bytes.',
+  'rate: bytes of RAM a second, whatever of it goes over the wire, 1 GB = 10^9 bytes.',
+  'data: random, text, code: no page is zero, all of it goes as data; mixed: half of the pages are zero; zeros: all are.',
+  '  Made from a seed, 32 MiB of it, and repeated; random bytes are not repeated.',
   'transfer: from the end of the set-up until the source knows that the destination has everything and the migration',
   '  is "completed"; QEMU: total-time minus setup-time. total: the set-up counted too.',
   "set-up: from the order to migrate until the first page may go (threads, connections, the stream's introduction);",
@@ -76,7 +78,7 @@ export function makeReport({ comparisons, ...input }: ReportInput): Report {
 export function formatReport({ bytes, machine, summaries, ratios, remarks, definitions }: Report): string {
   const { cpu, cores, memoryGiB, kernel, node, qemu } = machine
   const lines = [
-    `${(bytes / 1024 ** 2).toFixed(0)} MiB of random RAM over tcp on this machine`,
+    `${(bytes / 1024 ** 2).toFixed(0)} MiB of RAM over tcp on this machine`,
     `${cpu}, ${cores} cores, ${memoryGiB} GiB; Linux ${kernel}; Node ${node}; QEMU ${qemu.join(', ') || '(none)'}`,
     '',
     ...table(SUMMARY_HEAD, summaries.map(summaryCells)),
@@ -89,6 +91,8 @@ export function formatReport({ bytes, machine, summaries, ratios, remarks, defin
 
 const SUMMARY_HEAD = [
   'pairing',
+  'data',
+  'method',
   'channels',
   'memory',
   'runs',
@@ -102,9 +106,12 @@ const SUMMARY_HEAD = [
 ]
 
 function summaryCells(summary: Summary): string[] {
-  const { label, channels, memory, runs, transfer, total, setupMs, cpuPerGiB, cpuPerGiBOf, beyondRam } = summary
+  const { label, data, method, channels, memory, runs, transfer, total, setupMs, cpuPerGiB, cpuPerGiBOf, beyondRam } =
+    summary
   return [
     label,
+    data,
+    method,
     String(channels),
     memory,
     String(runs),
@@ -118,12 +125,14 @@ function summaryCells(summary: Summary): string[] {
   ]
 }
 
-const RATIO_HEAD = ['ratio of transfer rates', 'channels', 'memory', 'median', 'min–max']
+const RATIO_HEAD = ['ratio of transfer rates', 'data', 'method', 'channels', 'memory', 'median', 'min–max']
 
-function ratioCells({ over, under, memory, channels, best, ratio }: Ratio): string[] {
+function ratioCells({ over, under, data, method, memory, channels, best, ratio }: Ratio): string[] {
   const sameCount = channels.over === channels.under ? `${channels.over}` : `${channels.over} / ${channels.under}`
   return [
     `${over}  /  ${under}`,
+    data,
+    method,
     best ? `best: ${sameCount}` : sameCount,
     memory.over === memory.under ? memory.over : `${memory.over} / ${memory.under}`,
     ratio.median.toFixed(2),

@@ -1,9 +1,12 @@
 // From single runs to medians, and ratios of runs that were made one right after the other.
 
+import type { DataSet } from './data.js'
+import type { Method } from './method.js'
 import type { Measurement, Memory, Shape, Side } from './pairing.js'
 
 /** Every run of one pairing in one shape; undefined where a run failed. */
 export interface Series extends Shape {
+  data: DataSet
   pairing: string
   label: string
   runs: (Measurement | undefined)[]
@@ -16,6 +19,7 @@ export interface Spread {
 }
 
 export interface Summary extends Shape {
+  data: DataSet
   pairing: string
   label: string
   runs: number
@@ -33,6 +37,8 @@ export interface Summary extends Shape {
 
 /** The rate of one pairing over another's, run by run. `channels` is a count, or both at their best. */
 export interface Ratio {
+  data: DataSet
+  method: Method
   over: string
   under: string
   memory: { over: Memory; under: Memory }
@@ -67,7 +73,7 @@ export function transferRate({ transferMs }: Measurement, bytes: number): number
 
 /** The figures of a series; undefined when no run of it succeeded. */
 export function summarise(series: Series, bytes: number): Summary | undefined {
-  const { pairing, label, channels, memory } = series
+  const { pairing, label, channels, memory, method, data } = series
   const runs = series.runs.filter((run) => run !== undefined)
   if (runs.length === 0) return undefined
   const of = (value: (run: Measurement) => number): Spread => spread(runs.map(value))
@@ -77,6 +83,8 @@ export function summarise(series: Series, bytes: number): Summary | undefined {
     label,
     channels,
     memory,
+    method,
+    data,
     runs: runs.length,
     transfer: of((run) => transferRate(run, bytes)),
     total: of(({ setupMs, transferMs }) => bytes / GIGA / ((setupMs + transferMs) / 1000)),
@@ -93,8 +101,19 @@ export function summarise(series: Series, bytes: number): Summary | undefined {
   }
 }
 
-/** The ratios of a comparison: at every channel count, and with each pairing at the count that suits it best. */
-export function compare(all: readonly Series[], { over, under, memories }: Comparison): Ratio[] {
+/** The ratios of a comparison: of every data set and method, see {@link compareAlike}. */
+export function compare(all: readonly Series[], comparison: Comparison): Ratio[] {
+  const kinds = new Map(all.map((series) => [`${series.data} ${series.method}`, series]))
+  return [...kinds.values()].flatMap(({ data, method }) =>
+    compareAlike(
+      all.filter((series) => series.data === data && series.method === method),
+      comparison,
+    ),
+  )
+}
+
+// At every channel count, and with each pairing at the count that suits it best.
+function compareAlike(all: readonly Series[], { over, under, memories }: Comparison): Ratio[] {
   const ratios: Ratio[] = []
   for (const memory of memories) {
     const overs = all.filter((series) => series.pairing === over && series.memory === memory.over)
@@ -106,7 +125,8 @@ export function compare(all: readonly Series[], { over, under, memories }: Compa
       })
       if (pairs.length === 0) return
       const channels = { over: a.channels, under: b.channels }
-      ratios.push({ over: a.label, under: b.label, memory, channels, best, ratio: spread(pairs) })
+      const { data, method } = a
+      ratios.push({ data, method, over: a.label, under: b.label, memory, channels, best, ratio: spread(pairs) })
     }
     for (const series of overs) {
       const other = unders.find(({ channels }) => channels === series.channels)

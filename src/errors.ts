@@ -9,6 +9,7 @@ export const ERROR_CODES = [
   'ERR_MULTIFD_CHANNEL', // a channel's id is unknown, used twice, or out of range; or there are too many or too few
   'ERR_MULTIFD_CLOSED', // the peer closed a connection before it was due
   'ERR_MULTIFD_CONNECT', // the peer can not be reached
+  'ERR_MULTIFD_DEVICE', // a device's state that can not be saved, or does not fit the device here
   'ERR_MULTIFD_FILE', // a file can not be opened, read, written or renamed
   'ERR_MULTIFD_INTERNAL', // a thread of ours ended without a word; a defect
   'ERR_MULTIFD_IO', // a system call on a connection failed

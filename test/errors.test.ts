@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads'
 import t from 'tap'
 import { ERROR_CODES, type ErrorCode, type ErrorDetails, MultifdError } from '../src/errors.js'
-import { MigrationDestination, MigrationSource, RamBlock } from '../src/index.js'
+import { MigrationDestination, MigrationSource, RamBlock, vmstate } from '../src/index.js'
 import { parseUri } from '../src/io/uri.js'
 import { completeParameters } from '../src/migration/parameters.js'
 import { readSnapshot } from '../src/snapshot/file.js'
@@ -82,6 +82,11 @@ const reached: Record<ErrorCode, () => Promise<unknown>> = {
   ERR_MULTIFD_CHANNEL: () => destinationFails((source) => source.openChannels([1])),
   ERR_MULTIFD_CLOSED: () => destinationFails((source) => source.main.close()),
   ERR_MULTIFD_CONNECT: () => rejection(new MigrationSource({ ram }).migrate(`unix:${folder}/nobody`)),
+  ERR_MULTIFD_DEVICE: () =>
+    thrown(() => {
+      const set = new vmstate.DeviceSet([{ idstr: 'clock', version: 1, save: () => () => {}, load: () => {} }])
+      new vmstate.DeviceStateSaver(set, { firstSectionId: 1, pageSize: PAGE }).saveFull()
+    }),
   ERR_MULTIFD_FILE: async () => {
     const receiver = new SnapshotReceiver(join(folder, 'missing', 'snapshot'))
     await receiver.listen('tcp:127.0.0.1:0')

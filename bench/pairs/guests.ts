@@ -1,6 +1,5 @@
-// The QEMU guests that the pairings with a QEMU share: paused, with RAM that is random bytes through and through.
+// The QEMU guests that the pairings with a QEMU share: paused, with RAM that holds the session's data set.
 
-import { randomFillSync } from 'node:crypto'
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -9,12 +8,13 @@ import { onProcessEnd } from '../../test/support/qemu/cleanup.js'
 import { findQemu, type QemuVersion } from '../../test/support/qemu/find.js'
 import { type MigrationInfo, type Qemu, type QemuOptions, startQemu } from '../../test/support/qemu/guest.js'
 import { Child } from '../child.js'
+import { DATA_PART, eachPiece } from '../data.js'
+import { type Method, qemuParametersOf } from '../method.js'
 import { type Session, STEP_MS } from '../pairing.js'
 import type { DestinationCalls } from '../processes/calls.js'
 import { removeNow } from '../temporary.js'
 
 const RAM = 'pc.ram'
-const CHUNK = 16 * 1024 ** 2
 const SETUP_CHANNELS = 2
 const LOOK_MS = 5
 const LOCALHOST = 'tcp:127.0.0.1:0'
@@ -75,7 +75,7 @@ export class Guests implements AsyncDisposable {
     return this.#made
   }
 
-  // A guest whose RAM is a file gets the random bytes behind its back. It is migrated into a QEMU with ordinary memory,
+  // A guest whose RAM is a file gets its data behind its back. It is migrated into a QEMU with ordinary memory,
   // which is the source from then on, and into a snapshot.
   async #make(): Promise<{ source: Qemu; snapshot: string }> {
     const { bytes, tmpfs } = this.session
@@ -85,7 +85,7 @@ export class Guests implements AsyncDisposable {
     const [file, snapshot] = [join(dir, 'ram'), join(dir, 'guest.snapshot')]
     const backend = ['-object', `memory-backend-file,id=${RAM},size=${bytes},mem-path=${file},share=on`]
     await using original = await this.#start(this.#backed(backend))
-    writeRandom(file, bytes)
+    writeData(file, this.session)
     const source = await this.#start({ incoming: 'defer' })
     try {
       await migrated(original, await listening(source, SETUP_CHANNELS), SETUP_CHANNELS)
@@ -93,7 +93,11 @@ export class Guests implements AsyncDisposable {
       await rm(file)
       await using receiver = new Child<DestinationCalls>('snapshot-destination')
       await receiver.call('prepare', { bytes, touched: false, path: snapshot })
-      await migrated(source, await receiver.call('listen', { channels: SETUP_CHANNELS }), SETUP_CHANNELS)
+      await migrated(
+        source,
+        await receiver.call('listen', { channels: SETUP_CHANNELS, method: 'none' }),
+        SETUP_CHANNELS,
+      )
       await receiver.call('completed', null)
     } catch (error) {
       await source.close()
@@ -111,35 +115,37 @@ async function makeMigratable(qemu: Qemu): Promise<void> {
 }
 
 /** Migrates a guest out of a QEMU; returns its figures. */
-export async function migrated(qemu: Qemu, uri: string, channels: number): Promise<MigrationInfo> {
-  await qemu.migrate({ uri, multifdChannels: channels })
+export async function migrated(
+  qemu: Qemu,
+  uri: string,
+  channels: number,
+  method: Method = 'none',
+): Promise<MigrationInfo> {
+  await qemu.migrate({ uri, multifdChannels: channels, parameters: qemuParametersOf(method) })
   return await qemu.waitMigration('completed', STEP_MS)
 }
 
 /** A QEMU's figures by the same definition as ours: its set-up begins and ends where ours does. */
-export function timesOf(info: MigrationInfo, bytes: number): { setupMs: number; transferMs: number } {
+export function timesOf(info: MigrationInfo, session: Session): { setupMs: number; transferMs: number } {
   const setupMs = Number(info['setup-time'])
   const dataBytes = Number(info.ram?.['normal-bytes'])
-  checkData(dataBytes, bytes)
+  checkData(dataBytes, session)
   return { setupMs, transferMs: Number(info['total-time']) - setupMs }
 }
 
-/** Random RAM goes as data, every page of it. */
-export function checkData(dataBytes: number, bytes: number): void {
-  if (!(dataBytes >= bytes)) throw new Error(`${dataBytes} bytes went as data, of ${bytes}`)
+/** What is not zero goes as data. */
+export function checkData(dataBytes: number, { bytes, data }: Session): void {
+  if (!(dataBytes >= bytes * DATA_PART[data])) throw new Error(`${dataBytes} bytes went as data, of ${bytes}`)
 }
 
-export function listening(qemu: Qemu, channels: number): Promise<string> {
-  return qemu.listen(LOCALHOST, { multifdChannels: channels })
+export function listening(qemu: Qemu, channels: number, method: Method = 'none'): Promise<string> {
+  return qemu.listen(LOCALHOST, { multifdChannels: channels, parameters: qemuParametersOf(method) })
 }
 
-function writeRandom(path: string, bytes: number): void {
+function writeData(path: string, { data, bytes }: Session): void {
   const fd = openSync(path, 'r+')
   try {
-    const chunk = Buffer.allocUnsafe(CHUNK)
-    for (let at = 0; at < bytes; at += chunk.length) {
-      writeSync(fd, randomFillSync(chunk), 0, Math.min(chunk.length, bytes - at), at)
-    }
+    eachPiece(data, bytes, (piece, at) => writeSync(fd, piece, 0, piece.length, at))
   } finally {
     closeSync(fd)
   }

@@ -27,7 +27,7 @@ export class NodePairing implements Pairing {
 
   available(): undefined {}
 
-  async run({ channels, memory }: Shape): Promise<Measurement> {
+  async run({ channels, memory, method }: Shape): Promise<Measurement> {
     const { bytes } = this.#session
     const source = await this.#prepared()
     await using destination = new Child<DestinationCalls>(this.#entries.destination)
@@ -35,9 +35,12 @@ export class NodePairing implements Pairing {
     const result = await metered(
       { source: source.pid, destination: destination.pid },
       bytes,
-      () => destination.call('listen', { channels }),
+      () => destination.call('listen', { channels, method }),
       async (uri) => {
-        const [times] = await Promise.all([source.call('send', { uri, channels }), destination.call('completed', null)])
+        const [times] = await Promise.all([
+          source.call('send', { uri, channels, method }),
+          destination.call('completed', null),
+        ])
         return times
       },
     )
@@ -53,7 +56,7 @@ export class NodePairing implements Pairing {
   async #prepared(): Promise<Child<SourceCalls>> {
     if (!this.#source) {
       this.#source = new Child<SourceCalls>(this.#entries.source)
-      await this.#source.call('prepare', { bytes: this.#session.bytes })
+      await this.#source.call('prepare', this.#session)
     }
     return this.#source
   }

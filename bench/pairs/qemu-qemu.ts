@@ -11,17 +11,17 @@ export function qemuToQemu(guests: Guests): Pairing {
     label: `QEMU ${version} → QEMU ${version}`,
     memories: ['touched', 'untouched'],
     available: () => guests.available(),
-    async run({ channels, memory }: Shape): Promise<Measurement> {
+    async run({ channels, memory, method }: Shape): Promise<Measurement> {
       const source = await guests.source()
       await using destination = await guests.destination(memory === 'touched')
       return await metered(
         { source: source.pid!, destination: destination.pid! },
         session.bytes,
-        () => listening(destination, channels),
+        () => listening(destination, channels, method),
         async (uri) => {
-          const info = await migrated(source, uri, channels)
+          const info = await migrated(source, uri, channels, method)
           await destination.waitMigration('completed', STEP_MS)
-          return timesOf(info, session.bytes)
+          return timesOf(info, session)
         },
       )
     },

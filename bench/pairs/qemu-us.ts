@@ -1,4 +1,5 @@
-// A QEMU to the library, which keeps a snapshot: a file in memory, or on the disk with the wait until it is there.
+// A QEMU to the library, which keeps the guest in its memory, or as a snapshot: a file in memory, or on the disk with the
+// wait until it is there.
 
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -14,26 +15,28 @@ export function qemuToUs(guests: Guests): Pairing {
   const { version, session } = guests
   return {
     name: `qemu-us-${version}`,
-    label: `QEMU ${version} → multifd (snapshot)`,
-    memories: ['tmpfs', 'disk'],
+    label: `QEMU ${version} → multifd`,
+    memories: ['untouched', 'tmpfs', 'disk'],
     available: () => guests.available(),
-    async run({ channels, memory }: Shape): Promise<Measurement> {
+    async run({ channels, memory, method }: Shape): Promise<Measurement> {
       const { bytes, tmpfs, disk } = session
       const source = await guests.source()
       const path = join(memory === 'tmpfs' ? tmpfs : disk, `multifd-bench-${process.pid}.snapshot`)
       const files = [path, `${path}.partial`, `${path}.meta`]
       const untrack = onProcessEnd(() => files.forEach(removeNow))
       try {
-        await using destination = new Child<DestinationCalls>('snapshot-destination')
+        await using destination = new Child<DestinationCalls>(
+          memory === 'untouched' ? 'guest-destination' : 'snapshot-destination',
+        )
         await destination.call('prepare', { bytes, touched: false, path })
         return await metered(
           { source: source.pid!, destination: destination.pid },
           bytes,
-          () => destination.call('listen', { channels }),
+          () => destination.call('listen', { channels, method }),
           async (uri) => {
-            const info = await migrated(source, uri, channels)
+            const info = await migrated(source, uri, channels, method)
             await destination.call('completed', null)
-            return timesOf(info, bytes)
+            return timesOf(info, session)
           },
         )
       } finally {

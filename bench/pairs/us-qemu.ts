@@ -13,7 +13,7 @@ export function usToQemu(guests: Guests): Pairing {
     const path = await guests.snapshot()
     if (!source) {
       source = new Child<SourceCalls>('snapshot-source')
-      await source.call('prepare', { bytes: session.bytes, path })
+      await source.call('prepare', { ...session, path })
     }
     return source
   }
@@ -22,17 +22,17 @@ export function usToQemu(guests: Guests): Pairing {
     label: `multifd (snapshot) → QEMU ${version}`,
     memories: ['touched', 'untouched'],
     available: () => guests.available(),
-    async run({ channels, memory }: Shape): Promise<Measurement> {
+    async run({ channels, memory, method }: Shape): Promise<Measurement> {
       const sender = await prepared()
       await using destination = await guests.destination(memory === 'touched')
       return await metered(
         { source: sender.pid, destination: destination.pid! },
         session.bytes,
-        () => listening(destination, channels),
+        () => listening(destination, channels, method),
         async (uri) => {
-          const times = await sender.call('send', { uri, channels })
+          const times = await sender.call('send', { uri, channels, method })
           await destination.waitMigration('completed', STEP_MS)
-          checkData(times.dataBytes, session.bytes)
+          checkData(times.dataBytes, session)
           return times
         },
       )

@@ -35,5 +35,5 @@ serve<DestinationCalls>({
   async completed() {
     await received
   },
-  digest: () => digestOf(block),
+  digest: () => digestOf([block]),
 })

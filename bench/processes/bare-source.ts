@@ -6,16 +6,16 @@ import { closeDescriptor } from '../../src/os/socket.js'
 import { RamBlock } from '../../src/ram/block.js'
 import { serve } from '../child.js'
 import { startBare } from './bare.js'
-import { digestOf, fillRandom, type SourceCalls } from './calls.js'
+import { digestOf, fill, type SourceCalls } from './calls.js'
 
 const CONNECT_MS = 10_000
 
 let block: RamBlock
 
 serve<SourceCalls>({
-  async prepare({ bytes }) {
+  async prepare({ bytes, data }) {
     block = RamBlock.allocate({ idstr: 'heap', size: bytes })
-    fillRandom(block)
+    fill([block], data)
   },
   async send({ uri, channels }) {
     const began = performance.now()
@@ -34,5 +34,5 @@ serve<SourceCalls>({
       dataBytes: block.size,
     }
   },
-  digest: () => digestOf(block),
+  digest: () => digestOf([block]),
 })

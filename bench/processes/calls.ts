@@ -1,8 +1,10 @@
 // What the child processes of the benchmark can be asked, and what they have in common.
 
-import { createHash, randomFillSync } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import type { MigrationSource, MigrationStatistics } from '../../src/index.js'
-import type { RamBlock } from '../../src/ram/block.js'
+import { ALLOCATE_MAX, RamBlock } from '../../src/ram/block.js'
+import { type DataSet, eachPiece } from '../data.js'
+import type { Method } from '../method.js'
 
 export interface Times {
   setupMs: number
@@ -13,9 +15,9 @@ export interface Times {
 
 /** A process that sends the same RAM over and over. */
 export interface SourceCalls {
-  /** Has the RAM ready: `bytes` random ones, or what the snapshot at `path` holds. */
-  prepare(options: { bytes: number; path?: string }): Promise<void>
-  send(options: { uri: string; channels: number }): Promise<Times>
+  /** Has the RAM ready: `bytes` of a data set, or what the snapshot at `path` holds. */
+  prepare(options: { bytes: number; data: DataSet; path?: string }): Promise<void>
+  send(options: { uri: string; channels: number; method: Method }): Promise<Times>
   digest(argument: null): string
 }
 
@@ -24,30 +26,35 @@ export interface DestinationCalls {
   /** Has the memory ready, or knows where the snapshot goes. */
   prepare(options: { bytes: number; touched: boolean; path?: string }): Promise<void>
   /** Returns the URI, once connections are accepted. */
-  listen(options: { channels: number }): Promise<string>
+  listen(options: { channels: number; method: Method }): Promise<string>
   completed(argument: null): Promise<void>
   digest(argument: null): string
 }
 
-const CHUNK = 16 * 1024 ** 2
 const SAMPLES = 256
 
-/** Fills a block with random bytes. */
-export function fillRandom(block: RamBlock): void {
-  // Random numbers do not go into shared memory directly.
-  const chunk = Buffer.allocUnsafe(Math.min(CHUNK, block.size))
-  for (let at = 0; at < block.size; at += chunk.length) {
-    const length = Math.min(chunk.length, block.size - at)
-    block.bytes(at, length).set(randomFillSync(chunk).subarray(0, length))
+/** RAM of so many bytes: one block, or as many as it takes. */
+export function allocate(bytes: number): RamBlock[] {
+  const blocks: RamBlock[] = []
+  for (let left = bytes; left > 0; left -= ALLOCATE_MAX) {
+    blocks.push(RamBlock.allocate({ idstr: `heap${blocks.length}`, size: Math.min(left, ALLOCATE_MAX) }))
   }
+  return blocks
 }
 
-/** Of pages spread over the block: tells that what was sent is what came. */
-export function digestOf(block: RamBlock): string {
+/** Fills RAM with a data set. */
+export function fill(blocks: readonly RamBlock[], data: DataSet): void {
+  for (const block of blocks) eachPiece(data, block.size, (piece, at) => block.bytes(at, piece.length).set(piece))
+}
+
+/** Of pages spread over the RAM: tells that what was sent is what came. */
+export function digestOf(blocks: readonly RamBlock[]): string {
   const hash = createHash('sha256')
-  const step = Math.max(1, Math.floor(block.pages / SAMPLES))
-  for (let page = 0; page < block.pages; page += step) {
-    hash.update(Buffer.from(block.bytes(page * block.pageSize, block.pageSize)))
+  for (const block of blocks) {
+    const step = Math.max(1, Math.floor(block.pages / SAMPLES))
+    for (let page = 0; page < block.pages; page += step) {
+      hash.update(Buffer.from(block.bytes(page * block.pageSize, block.pageSize)))
+    }
   }
   return hash.digest('hex')
 }

@@ -2,6 +2,7 @@
 
 import { SnapshotReceiver } from '../../src/snapshot/receive.js'
 import { serve } from '../child.js'
+import { parametersOf } from '../method.js'
 import type { DestinationCalls } from './calls.js'
 
 let snapshot: string
@@ -11,8 +12,8 @@ serve<DestinationCalls>({
   async prepare({ path = '' }) {
     snapshot = path
   },
-  async listen({ channels }) {
-    receiver = new SnapshotReceiver(snapshot, { parameters: { multifdChannels: channels } })
+  async listen({ channels, method }) {
+    receiver = new SnapshotReceiver(snapshot, { parameters: { multifdChannels: channels, ...parametersOf(method) } })
     return await receiver.listen('tcp:127.0.0.1:0')
   },
   async completed() {

@@ -1,19 +1,21 @@
 // Child process: a program that migrates its memory through the library.
 
-import { MigrationSource, RamBlock } from '../../src/index.js'
+import { MigrationSource, type RamBlock } from '../../src/index.js'
 import { serve } from '../child.js'
-import { digestOf, fillRandom, type SourceCalls, timed } from './calls.js'
+import { parametersOf } from '../method.js'
+import { allocate, digestOf, fill, type SourceCalls, timed } from './calls.js'
 
-let block: RamBlock
+let ram: RamBlock[]
 
 serve<SourceCalls>({
-  async prepare({ bytes }) {
-    block = RamBlock.allocate({ idstr: 'heap', size: bytes })
-    fillRandom(block)
+  async prepare({ bytes, data }) {
+    ram = allocate(bytes)
+    fill(ram, data)
   },
-  async send({ uri, channels }) {
-    await using source = new MigrationSource({ ram: [block], parameters: { multifdChannels: channels } })
+  async send({ uri, channels, method }) {
+    const parameters = { multifdChannels: channels, ...parametersOf(method) }
+    await using source = new MigrationSource({ ram, parameters })
     return await timed(source, () => source.migrate(uri))
   },
-  digest: () => digestOf(block),
+  digest: () => digestOf(ram),
 })

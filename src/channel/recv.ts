@@ -6,7 +6,7 @@ import type { Channel } from '../io/channel.js'
 import { DescriptorChannel, describe } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { RecvMethod } from '../method/method.js'
-import { NoneRecv } from '../method/none.js'
+import { type MethodName, RecvMethods } from '../method/methods.js'
 import { RamBlock } from '../ram/block.js'
 import {
   arePopulated,
@@ -58,10 +58,16 @@ export interface RecvBlocks {
   blocks: LoadBlockHandle[]
 }
 
+export interface RecvTask extends ChannelTask {
+  /** The method agreed on; `auto`: that of the channel's first pages. */
+  compression: MethodName | 'auto'
+}
+
 /** What a receive loop needs of the rest of the migration. Tests put their own in its place. */
 export interface RecvContext {
   channel: Channel
   packet: PacketMemory
+  methods: RecvMethods
   pageSize: number
   /** The blocks of the RAM set-up, or undefined before it came. */
   blocks(): LoadBlock[] | undefined
@@ -73,12 +79,14 @@ export interface RecvContext {
 }
 
 /** Runs a channel to the end of its stream. The descriptor stays the coordinator's to close. */
-export function runRecv(task: ChannelTask): ThreadOutcome {
+export function runRecv(task: RecvTask): ThreadOutcome {
   const { channel } = task
   return runChannelThread(task, `mig/dst/recv_${channel}`, (shm) => {
     const { fd, pageSize } = waitHandOver<RecvConnection>(shm, task)
     let blocks: LoadBlock[] | undefined
-    new RecvLoop({
+    const methods = RecvMethods.of(shm, channel, task.compression)
+    const loop = new RecvLoop({
+      methods,
       channel: new DescriptorChannel(fd, channel, channelWait(shm, channel, task.stallTimeoutMs)),
       packet: shm.packetMemory(channel),
       pageSize,
@@ -94,7 +102,12 @@ export function runRecv(task: ChannelTask): ThreadOutcome {
         if (normalPages > 0) shm.count(channel, COUNTER.normalPages, normalPages)
         if (zeroPages > 0) shm.count(channel, COUNTER.zeroPages, zeroPages)
       },
-    }).run()
+    })
+    try {
+      loop.run()
+    } finally {
+      methods.close()
+    }
   })
 }
 
@@ -109,7 +122,8 @@ function waitBarrier(shm: MigrationShm, channel: number): void {
 /** Exported for tests that feed it bytes without threads. */
 export class RecvLoop {
   readonly #context: RecvContext
-  readonly #method: RecvMethod = new NoneRecv()
+  // Of the last packet with pages.
+  #method!: RecvMethod
   readonly #header: PacketHeader
   readonly #packet: PacketMemory
   readonly #headerMemory: HeaderMemory
@@ -217,13 +231,7 @@ export class RecvLoop {
       if (pages === 0) return
       if (!this.#synced) throw new MultifdError('ERR_MULTIFD_BARRIER', 'pages came before the first SYNC')
       if (this.#context.ending()) throw new MultifdError('ERR_MULTIFD_BARRIER', 'pages after the last barrier')
-      const method = header.flags & METHOD_MASK
-      if (method !== this.#method.flag) {
-        throw new MultifdError(
-          'ERR_MULTIFD_PROTOCOL',
-          `compression method 0x${method.toString(16)} is not the agreed one`,
-        )
-      }
+      this.#method = this.#context.methods.select(header.flags & METHOD_MASK)
       this.#findBlock()
       this.#decodeOffsets(this.#packet.normal, 0, header.normalPages)
       this.#decodeOffsets(this.#packet.zero, header.normalPages, header.zeroPages)

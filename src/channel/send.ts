@@ -1,8 +1,10 @@
 // The send loop of one channel: takes batches from its ring and sends each as one packet.
 
+import { FAULT } from '../faults.js'
 import { DescriptorChannel } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { SendMethod } from '../method/method.js'
+import { makeSendMethod, type SendMethodOptions } from '../method/methods.js'
 import { NoneSend } from '../method/none.js'
 import { RamBlock, type RamBlockHandle, ZERO_MASK_PAGES } from '../ram/block.js'
 import { COUNTER, JOB, PACKETS_AT_ONCE } from '../shm/layout.js'
@@ -22,6 +24,9 @@ import { type ChannelTask, channelWait, runChannelThread, Stopped, type ThreadOu
 export interface SendTask extends ChannelTask {
   /** Whether this thread looks for zero pages and puts them into the packet (peers since QEMU 9.0). */
   findZeroPages: boolean
+  /** Sends without copying that may be under way at a time; undefined: pages are copied. */
+  zeroCopySends?: number
+  compression: SendMethodOptions
 }
 
 /** What the coordinator hands over once the channel is connected and its initial packet sent. */
@@ -35,7 +40,12 @@ export interface SendHandOver {
 /** Runs a channel until the coordinator ends it. The descriptor stays the coordinator's to close. */
 export function runSend(task: SendTask): ThreadOutcome {
   return runChannelThread(task, `mig/src/send_${task.channel}`, (shm) => {
-    new SendLoop(shm, task, waitHandOver<SendHandOver>(shm, task)).run()
+    const loop = new SendLoop(shm, task, waitHandOver<SendHandOver>(shm, task))
+    try {
+      loop.run()
+    } finally {
+      loop.close()
+    }
   })
 }
 
@@ -55,7 +65,10 @@ class SendLoop {
   readonly #jobs: SlotWorker
   readonly #channel: DescriptorChannel
   readonly #blocks: { block: RamBlock; idstr: Uint8Array }[]
-  readonly #method: SendMethod = new NoneSend()
+  // Made at the first pages: by then it is settled which it is.
+  #method: SendMethod | undefined
+  // Whether packets go one by one: a compressor has room for one payload, and zero copy is for one packet's pages.
+  #alone = false
   readonly #perPacket: number
   readonly #packet: PacketMemory
   readonly #headers: Header[]
@@ -71,6 +84,7 @@ class SendLoop {
     this.#task = task
     this.#jobs = new SlotWorker(shm, task.channel)
     this.#channel = new DescriptorChannel(fd, task.channel, channelWait(shm, task.channel, task.stallTimeoutMs))
+    if (task.zeroCopySends !== undefined) this.#channel.enableZeroCopy(task.zeroCopySends)
     this.#blocks = blocks.map((handle) => ({ block: RamBlock.from(handle), idstr: encodeIdstr(handle.idstr) }))
     this.#packet = shm.packetMemory(task.channel)
     const size = packetHeaderSize(this.#perPacket)
@@ -78,6 +92,10 @@ class SendLoop {
       return { memory, range: { address: memory.address, size }, named: -1, slots: 0 }
     })
     this.#vector = new IoVector(this.#packet)
+  }
+
+  close(): void {
+    this.#method?.close()
   }
 
   run(): void {
@@ -92,6 +110,7 @@ class SendLoop {
   }
 
   #sendSync(): void {
+    this.#method?.rest?.()
     const header = this.#headers[this.#packets]!
     encodeSyncPacket(header.memory.view, 0, this.#perPacket, this.#shm.nextPacketNum())
     header.named = -1
@@ -99,7 +118,15 @@ class SendLoop {
     this.#vector.push(header.range, 0, header.range.size)
     this.#packets++
     this.#flush()
+    this.#flushZeroCopy()
     this.#shm.reachSync(this.#task.channel)
+  }
+
+  // Before the SYNC counts as reached: from then on the program may take it that what was sent is what the pages were.
+  #flushZeroCopy(): void {
+    const { channel, zeroCopySends } = this.#task
+    if (zeroCopySends === undefined || this.#shm.faultArmed(FAULT.sendWithoutFlush)) return
+    this.#shm.count(channel, COUNTER.zeroCopyMissed, this.#channel.flushZeroCopy())
   }
 
   // Several packets go in one call while batches wait: what runs here has left the processor's cache after each.
@@ -110,6 +137,7 @@ class SendLoop {
     const sort = this.#task.findZeroPages && hasZeroPages(slot.runs, block)
     const normal = sort ? this.#sortPages(slot.runs, block) : slot.runs
     if (!this.#vector.hasRoom(1 + normal.pages)) this.#flush()
+    this.#method ??= this.#makeMethod()
     const header = this.#headers[this.#packets]!
     if (header.named !== slot.block) this.#beginHeader(header, slot.block, idstr)
     this.#vector.push(header.range, 0, header.range.size)
@@ -125,8 +153,13 @@ class SendLoop {
     this.#packets++
     this.#normalPages += normal.pages
     this.#zeroPages += zero.pages
-    // A compressor has room for one payload.
-    if (this.#packets === PACKETS_AT_ONCE || flag !== 0 || !this.#jobs.moreAfterThis) this.#flush()
+    if (this.#packets === PACKETS_AT_ONCE || this.#alone || !this.#jobs.moreAfterThis) this.#flush()
+  }
+
+  #makeMethod(): SendMethod {
+    const method = makeSendMethod(this.#task.compression, this.#shm, this.#task.channel)
+    this.#alone = this.#zeroCopy || !(method instanceof NoneSend)
+    return method
   }
 
   // Into the packet's own lists.
@@ -155,11 +188,17 @@ class SendLoop {
     header.slots = 0
   }
 
+  get #zeroCopy(): boolean {
+    return this.#task.zeroCopySends !== undefined
+  }
+
   #flush(): void {
     if (this.#packets === 0) return
     const { channel } = this.#task
     const bytes = this.#vector.length
-    this.#channel.writeFull(this.#vector)
+    // The header's memory is used again: it is copied, and the pages are not.
+    if (!this.#zeroCopy || this.#normalPages === 0) this.#channel.writeFull(this.#vector)
+    else this.#channel.writeZeroCopy(this.#vector, packetHeaderSize(this.#perPacket))
     this.#vector.reset()
     this.#shm.count(channel, COUNTER.bytes, bytes)
     this.#shm.count(channel, COUNTER.packets, this.#packets)

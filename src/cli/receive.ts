@@ -1,8 +1,13 @@
 // multifd receive: a migration into a snapshot file.
 
 import { rmSync } from 'node:fs'
-import type { Command } from 'commander'
-import { DEFAULT_PARAMETERS } from '../migration/parameters.js'
+import { type Command, Option } from 'commander'
+import {
+  COMPRESSIONS,
+  DEFAULT_PARAMETERS,
+  DESTINATION_DEFAULTS,
+  type MigrationParameters,
+} from '../migration/parameters.js'
 import { SnapshotReceiver } from '../snapshot/receive.js'
 import { partialPath } from '../snapshot/target.js'
 import { type CommonOptions, commonParameters, secondsOption, withCommonOptions } from './options.js'
@@ -11,6 +16,7 @@ import { conduct, makeLogger, say } from './report.js'
 interface Options extends CommonOptions {
   output: string
   machineType?: string
+  compression: MigrationParameters['multifdCompression']
   helloTimeout: number
   allowMissingPages?: true
 }
@@ -36,6 +42,11 @@ export function receiveCommand(program: Command): void {
     .argument('<uri>', 'where to listen: tcp:HOST:PORT, unix:PATH or fd:N')
     .requiredOption('-o, --output <file>', 'the snapshot; it has this name once it is whole')
   withCommonOptions(command, 'refuse a guest with another uuid')
+    .addOption(
+      new Option('--compression <method>', 'refuse channels of another method; auto: whatever each channel begins with')
+        .choices(COMPRESSIONS)
+        .default(DESTINATION_DEFAULTS.multifdCompression),
+    )
     .option('--machine-type <name>', 'refuse a guest of another machine type')
     .addOption(
       secondsOption(
@@ -53,7 +64,11 @@ export function receiveCommand(program: Command): void {
 function prepare(uri: string, options: Options) {
   const { output, uuid, machineType } = options
   const receiver = new SnapshotReceiver(output, {
-    parameters: { ...commonParameters(options), helloTimeoutMs: options.helloTimeout },
+    parameters: {
+      ...commonParameters(options),
+      multifdCompression: options.compression,
+      helloTimeoutMs: options.helloTimeout,
+    },
     logger: makeLogger(options.verbose ?? false),
     allowMissingPages: options.allowMissingPages ?? false,
     ...(uuid === undefined ? {} : { uuid }),

@@ -2,17 +2,25 @@
 
 import { type Command, Option } from 'commander'
 import { MultifdError } from '../errors.js'
-import { DEFAULT_PARAMETERS, type MigrationParameters, ZERO_PAGE_DETECTIONS } from '../migration/parameters.js'
+import {
+  COMPRESSIONS,
+  DEFAULT_PARAMETERS,
+  type MigrationParameters,
+  ZERO_PAGE_DETECTIONS,
+} from '../migration/parameters.js'
 import { SnapshotSender } from '../snapshot/send.js'
-import { byteCount, type CommonOptions, commonParameters, secondsOption, withCommonOptions } from './options.js'
+import { byteCount, type CommonOptions, commonParameters, secondsOption, whole, withCommonOptions } from './options.js'
 import { conduct, makeLogger } from './report.js'
 
 interface Options extends CommonOptions {
   returnPath: boolean
   maxBandwidth: number
+  zeroCopy?: true
   zeroPageDetection: MigrationParameters['zeroPageDetection']
   xbzrle?: true
   xbzrleCacheSize?: number
+  compression: MigrationParameters['multifdCompression']
+  compressionLevel?: number
   connectTimeout: number
   completionTimeout: number
 }
@@ -44,6 +52,7 @@ export function sendCommand(program: Command): void {
         .default(DEFAULT_PARAMETERS.maxBandwidth, 'no limit')
         .argParser(byteCount),
     )
+    .option('--zero-copy', 'send pages from where they lie, without copying them first (tcp, multifd)')
     .addOption(
       new Option('--zero-page-detection <where>', 'where zero pages are named; auto: as the machine type has it')
         .choices([...ZERO_PAGE_DETECTIONS, 'auto'])
@@ -56,6 +65,12 @@ export function sendCommand(program: Command): void {
         'memory for the pages to compare with, a power of two; default: 64M',
       ).argParser(byteCount),
     )
+    .addOption(
+      new Option('--compression <method>', 'of the channels; auto: by what the link is worth, to a multifd destination')
+        .choices(COMPRESSIONS)
+        .default(DEFAULT_PARAMETERS.multifdCompression),
+    )
+    .addOption(new Option('--compression-level <n>', 'zlib 0 to 9, zstd 0 to 20 (default: 1)').argParser(whole(0, 20)))
     .addOption(
       secondsOption(
         '--connect-timeout <seconds>',
@@ -78,6 +93,7 @@ export function sendCommand(program: Command): void {
 
 function prepare(file: string, uri: string, options: Options) {
   const { returnPath, maxBandwidth, zeroPageDetection, uuid } = options
+  const compression = compressionParameters(options)
   const { xbzrle = false, xbzrleCacheSize } = options
   if (xbzrleCacheSize !== undefined && !xbzrle) {
     throw new MultifdError('ERR_MULTIFD_ARGUMENT', '--xbzrle-cache-size is of no use without --xbzrle')
@@ -87,9 +103,11 @@ function prepare(file: string, uri: string, options: Options) {
       ...commonParameters(options),
       returnPath,
       maxBandwidth,
+      zeroCopySend: options.zeroCopy ?? false,
       zeroPageDetection,
       xbzrle,
       ...(xbzrleCacheSize === undefined ? {} : { xbzrleCacheSize }),
+      ...compression,
       connectTimeoutMs: options.connectTimeout,
       completionTimeoutMs: options.completionTimeout,
     },
@@ -103,4 +121,11 @@ function prepare(file: string, uri: string, options: Options) {
     outcome: () => 'sent',
     close: () => sender.close(),
   }
+}
+
+function compressionParameters({ compression, compressionLevel: level }: Options): Partial<MigrationParameters> {
+  if (level === undefined) return { multifdCompression: compression }
+  if (compression === 'zlib') return { multifdCompression: compression, multifdZlibLevel: level }
+  if (compression === 'zstd') return { multifdCompression: compression, multifdZstdLevel: level }
+  throw new MultifdError('ERR_MULTIFD_ARGUMENT', `compression ${compression} has no level: it is zlib's and zstd's`)
 }

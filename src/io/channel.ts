@@ -3,7 +3,7 @@
 import type { IoVector } from './iovec.js'
 
 /** What a channel can do beyond reading and writing. */
-export type ChannelFeature = 'peek' | 'shutdown' | 'seekable'
+export type ChannelFeature = 'peek' | 'shutdown' | 'seekable' | 'zeroCopySend'
 
 /**
  * Asked by a channel while it waits, about every 100 ms. Throwing ends the wait: because the migration was stopped, or
@@ -45,6 +45,23 @@ export interface Channel {
    * @throws MultifdError ERR_MULTIFD_CLOSED when the peer is gone, ERR_MULTIFD_IO, or whatever the wait hook throws
    */
   writeFull(from: IoVector): void
+
+  /**
+   * Writes the whole list, and what follows its head without copying: the kernel reads that memory until
+   * {@link flushZeroCopy} returns. For channels with the feature `zeroCopySend` that were told to.
+   *
+   * @param head bytes of the first entry, which is copied
+   * @throws MultifdError as {@link writeFull}; ERR_MULTIFD_IO with ENOBUFS where no more memory may be locked
+   */
+  writeZeroCopy(from: IoVector, head: number): void
+
+  /**
+   * Waits until the kernel is through with everything that was sent without copying.
+   *
+   * @returns sends since the flush before that the kernel copied after all
+   * @throws MultifdError ERR_MULTIFD_CLOSED when the peer is gone, ERR_MULTIFD_IO, or whatever the wait hook throws
+   */
+  flushZeroCopy(): number
 
   /** Ends both directions and wakes a thread that waits in a call. Callable from any thread. */
   shutdown(): void

@@ -5,6 +5,7 @@ import { ERRNO, errno, errnoName, libc } from '../os/libc.js'
 import { NO_ROOM, PinnedBuffer } from '../os/memory.js'
 import {
   closeDescriptor,
+  connectResult,
   isStreamSocket,
   MSG,
   POLL,
@@ -14,8 +15,10 @@ import {
   shutdownBoth,
   systemError,
 } from '../os/socket.js'
+import { canSendZeroCopy, MSG_ZEROCOPY } from '../os/zero-copy.js'
 import type { Channel, ChannelFeature, WaitHook } from './channel.js'
 import type { IoVector } from './iovec.js'
+import { ZeroCopySends } from './zero-copy.js'
 
 /** Longest time in a system call. A thread in one can not be ended, and the process waits for it when it exits. */
 export const CALL_MS = 100
@@ -34,6 +37,7 @@ export class DescriptorChannel implements Channel {
   readonly #socket: boolean
   readonly #wait: WaitHook
   readonly #message = new PinnedBuffer(MSG_SIZE)
+  #zeroCopy: ZeroCopySends | undefined
   #restoreBlocking = false
   #closed = false
 
@@ -43,7 +47,9 @@ export class DescriptorChannel implements Channel {
     this.name = name
     this.#wait = wait
     this.#socket = isStreamSocket(fd)
-    this.features = new Set(this.#socket ? ['peek', 'shutdown'] : [])
+    const features = new Set<ChannelFeature>(this.#socket ? ['peek', 'shutdown'] : [])
+    if (canSendZeroCopy(fd)) features.add('zeroCopySend')
+    this.features = features
     if (this.#socket) prepareStream(fd, CALL_MS)
     else this.#restoreBlocking = !setNonBlocking(fd, true)
   }
@@ -85,13 +91,104 @@ export class DescriptorChannel implements Channel {
     }
   }
 
+  /**
+   * Lets {@link writeZeroCopy} be used.
+   *
+   * @param most sends that may be under way at a time
+   * @throws MultifdError ERR_MULTIFD_UNSUPPORTED where the feature `zeroCopySend` is missing
+   */
+  enableZeroCopy(most: number): void {
+    if (!this.features.has('zeroCopySend')) {
+      const message = `${describe(this.name)}: zero-copy sends need tcp and a kernel that has them`
+      throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', message, { channel: this.name })
+    }
+    this.#zeroCopy = new ZeroCopySends(this.fd, most)
+  }
+
+  writeZeroCopy(from: IoVector, head: number): void {
+    const sends = this.#zeroCopySends()
+    const uncopied = from.length - head
+    let total = 0
+    let since = 0
+    while (from.length > 0) {
+      const inHead = from.length > uncopied
+      if (!inHead) this.#awaitSends(sends, sends.most - 1)
+      const put = inHead ? this.#sendEntry(from) : this.#send(from, MSG_ZEROCOPY)
+      if (put > 0) {
+        if (!inHead) sends.note()
+        from.advance(put)
+        total += put
+        since = 0
+      } else if (errno() === ERRNO.noBuffers) this.#awaitMemory(sends)
+      else since = this.#pause('write to', total, -1, since, POLL.out)
+    }
+  }
+
+  flushZeroCopy(): number {
+    const sends = this.#zeroCopySends()
+    const { outstanding } = sends
+    this.#awaitSends(sends, 0)
+    // A connection that breaks gives its memory back too: that the kernel is through does not say that anything arrived.
+    const number = outstanding > 0 ? connectResult(this.fd) : 0
+    if (number !== 0) throw this.#failure('write to', number)
+    return sends.takeCopied()
+  }
+
+  #zeroCopySends(): ZeroCopySends {
+    if (this.#zeroCopy) return this.#zeroCopy
+    throw new MultifdError('ERR_MULTIFD_INTERNAL', `${describe(this.name)}: zero-copy sends were not enabled`)
+  }
+
+  // Until no more than so many sends are under way.
+  #awaitSends(sends: ZeroCopySends, most: number): void {
+    for (let since = 0; sends.outstanding > most; ) {
+      if (sends.collect()) {
+        since = 0
+        continue
+      }
+      const now = performance.now()
+      if (since === 0) since = now
+      this.#wait(now - since, true)
+      const [events = 0] = pollDescriptors([{ fd: this.fd, events: 0 }], CALL_MS)
+      if ((events & (POLL.err | POLL.hup)) === 0 || sends.collect()) continue
+      // Neither is a notification: the connection has failed, and what is not acknowledged by now never will be.
+      const number = connectResult(this.fd)
+      if (number !== 0) throw this.#failure('write to', number)
+      if ((events & POLL.hup) !== 0) throw this.#failure('write to', ERRNO.pipe)
+    }
+  }
+
+  // The kernel has no memory to lock: sends of this channel that end give some back, anything else will not.
+  #awaitMemory(sends: ZeroCopySends): void {
+    const { outstanding } = sends
+    if (outstanding > 0) {
+      this.#awaitSends(sends, outstanding - 1)
+      return
+    }
+    const message =
+      `${describe(this.name)}: the kernel locks no more memory for zero-copy sends (ENOBUFS): ` +
+      'RLIMIT_MEMLOCK counts for all processes of the user together, net.core.optmem_max for each connection'
+    throw new MultifdError('ERR_MULTIFD_IO', message, {
+      channel: this.name,
+      errno: ERRNO.noBuffers,
+      errnoName: errnoName(ERRNO.noBuffers),
+      syscall: 'sendmsg',
+    })
+  }
+
   #receive(into: IoVector, full: boolean): number {
     this.#point(into)
     return libc().recvmsg(this.fd, this.#message.address, full ? MSG.waitAll : 0)
   }
 
-  #send(from: IoVector): number {
+  #send(from: IoVector, flags = 0): number {
     this.#point(from)
+    return libc().sendmsg(this.fd, this.#message.address, MSG.noSignal | flags)
+  }
+
+  #sendEntry(from: IoVector): number {
+    this.#point(from)
+    this.#message.view.setUint32(MSG_IOVLEN, 1, true)
     return libc().sendmsg(this.fd, this.#message.address, MSG.noSignal)
   }
 

@@ -20,6 +20,8 @@ export interface Span {
 export interface Compressor {
   /** Appends `input` to the chunk, of which `used` bytes are in use; returns the bytes in use then. */
   compress(input: Span, chunk: PinnedBuffer, used: number, flush: boolean): number
+  /** Appends the end of the stream; what is compressed next begins another. Returns the bytes in use then. */
+  end(chunk: PinnedBuffer, used: number): number
   close(): void
 }
 
@@ -34,7 +36,7 @@ export interface Decompressor {
 }
 
 /** The part of a run that lies in one array. */
-function spanOf(block: RamBlock, offset: number, length: number): Span {
+export function spanOf(block: RamBlock, offset: number, length: number): Span {
   const place = block.place(offset, length)
   return { ...place, address: checkedAddress(block, offset, place.length) }
 }
@@ -123,8 +125,8 @@ export class CompressedRecv implements RecvMethod {
         throw bad(`a chunk of ${size} bytes has ${got} bytes of pages, expected ${expected}`)
       }
     }
-    // What is left may be the flush's own mark, which makes no bytes.
-    const more = this.#decompressor.inputLeft > 0 ? this.#decompressor.fill(this.#spill) : 0
+    // What is left may be the flush's own mark, which makes no bytes; and what was read may have made more than had room.
+    const more = this.#decompressor.fill(this.#spill)
     if (more > 0 || this.#decompressor.inputLeft > 0) {
       throw bad(`a chunk of ${size} bytes expands to more than ${runs.pages} pages`)
     }

@@ -6,12 +6,16 @@ import type { PageRuns } from '../shm/page-runs.js'
 
 /** One channel's sending half, with its state for the life of the channel. */
 export interface SendMethod {
-  /** Bits of the packet's flags. */
+  /** Bits of the packet's flags: of the last one prepared, where packets differ. */
   readonly flag: number
 
   /** Appends the payload of pages of a block; returns its bytes. */
   prepare(runs: PageRuns, block: RamBlock, into: IoVector): number
 
+  /** A barrier comes: the time until the next packet is not that of a packet. */
+  rest?(): void
+
+  /** Frees what the method holds. Idempotent. */
   close(): void
 }
 

@@ -5,10 +5,12 @@ import type { ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
 import { IoVector } from '../io/iovec.js'
 import { StreamReader } from '../io/stream-reader.js'
+import { hasZstd } from '../method/zstd.js'
 import { PinnedBuffer } from '../os/memory.js'
 import { isOpen, receiveNow, shutdownRead } from '../os/socket.js'
 import type { LoadBlock } from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
+import { ADAPTIVE_ANSWER, ADAPTIVE_QUESTION } from '../wire/agreement.js'
 import { COMMAND, type Command, decodeCommand, decodePing } from '../wire/command.js'
 import { EarlySections } from '../wire/early-sections.js'
 import { decodeRamSetup, RAM_IDSTR, RAM_SECTION_VERSION } from '../wire/ram.js'
@@ -198,7 +200,8 @@ class DestinationRun {
       case COMMAND.ping: {
         if (!this.#returnPathOpen) throw new MultifdError('ERR_MULTIFD_PROTOCOL', 'PING without a return path')
         const value = decodePing(payload)
-        this.#answer!((view) => encodePong(view, 0, value))
+        const agreed = value === ADAPTIVE_QUESTION && this.#agree()
+        this.#answer!((view) => encodePong(view, 0, agreed ? ADAPTIVE_ANSWER : value))
         return
       }
       case COMMAND.switchoverStart:
@@ -210,6 +213,14 @@ class DestinationRun {
       default:
         throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `command ${name} of the source is not supported`)
     }
+  }
+
+  // Before the RAM set-up only: no channel has a page by then.
+  #agree(): boolean {
+    const { shm, parameters } = this.#coordinator
+    if (shm.channels === 0 || parameters.multifdCompression !== 'auto' || this.#ram || !hasZstd()) return false
+    shm.agreeAdaptive()
+    return true
   }
 
   #section(configuration: Configuration, pageSize: number): void {

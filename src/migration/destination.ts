@@ -9,8 +9,9 @@ import type { RamBlock, RamBlockHandle } from '../ram/block.js'
 import { preallocate } from '../ram/prealloc.js'
 import { parseUuid } from '../wire/bytes.js'
 import type { DestinationPlan } from './destination-coordinator.js'
+import type { GuestImage } from './memory-target.js'
 import { Migration } from './migration.js'
-import { completeParameters, type MigrationParameters } from './parameters.js'
+import { checkCompression, completeParameters, type MigrationParameters } from './parameters.js'
 import { PROGRAM_MACHINE_TYPE } from './source.js'
 import type { MigrationStatistics } from './statistics.js'
 import type { MigrationThreads } from './threads.js'
@@ -19,6 +20,7 @@ import type { MigrationThreads } from './threads.js'
 export type TargetPlan =
   | { kind: 'program'; blocks: RamBlockHandle[]; machineType: string }
   | { kind: 'snapshot'; path: string; machineType: string | undefined }
+  | { kind: 'memory'; machineType: string | undefined }
 
 export interface ReceiveOptions {
   parameters?: Partial<MigrationParameters>
@@ -56,6 +58,7 @@ export class Receiver extends Migration {
   machineType: string | undefined
   /** The source's blocks, once its RAM set-up came. Sizes in bytes. */
   blocks: { idstr: string; size: number }[] = []
+  protected image: GuestImage | undefined
 
   /** @param own the program's own blocks that are received into, if any */
   constructor(
@@ -63,7 +66,7 @@ export class Receiver extends Migration {
     target: TargetPlan,
     own: { ram: readonly RamBlock[]; prealloc: boolean } | undefined = undefined,
   ) {
-    super(completeParameters(options.parameters), options.logger)
+    super(completeParameters(options.parameters, 'destination'), options.logger)
     this.#ram = own?.ram ?? []
     this.#prealloc = own?.prealloc ?? false
     this.#options = options
@@ -83,6 +86,7 @@ export class Receiver extends Migration {
     if (parsed.transport === 'fd' && this.parameters.multifd) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'fd: is one connection: switch multifd off, or use tcp: or unix:')
     }
+    checkCompression(this.parameters)
     const addresses = await resolveUri(parsed, true)
     if (!this.busy) await this.settled()
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
@@ -107,11 +111,12 @@ export class Receiver extends Migration {
       // Any of them may be the first that something comes on.
       startAtOnce: this.parameters.multifdChannels,
       plan,
-      channelPlan: {},
+      channelPlan: { compression: this.parameters.multifdCompression },
       signal,
       ...(this.#options.faults === undefined ? {} : { faults: this.#options.faults }),
       onMessage: (message, threads) => {
         if (message.type === 'preallocate') this.#preallocating = this.#preallocate(threads, preallocation.signal)
+        if (message.type === 'image') this.image = message.image
         if (message.type !== 'set-up') return
         this.machineType = message.machineType
         this.blocks = message.blocks

@@ -1,6 +1,7 @@
 // What a coordinator says to the embedding thread.
 
 import type { ThreadOutcome } from '../channel/thread.js'
+import type { GuestImage } from './memory-target.js'
 import type { Figures, PassInfo } from './statistics.js'
 import type { MigrationStatus } from './status.js'
 
@@ -16,6 +17,8 @@ export type CoordinatorMessage =
   | { type: 'preallocate' }
   /** Destination: what the stream said of its machine and RAM. */
   | { type: 'set-up'; machineType: string; blocks: { idstr: string; size: number }[]; pageSize: number }
+  /** Destination: the guest that was received into memory. */
+  | { type: 'image'; image: GuestImage }
   /** Something that did not work, and does not change how the migration ends. */
   | { type: 'warning'; text: string }
   /** Both sides know that everything is there; the threads' own end is still to come. */

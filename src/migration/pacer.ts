@@ -7,6 +7,8 @@ export class Pacer {
   // Bytes that may be sent now; below zero they are owed.
   #allowance = 0
   #filledAt = 0
+  // Bytes that the allowance has paid for.
+  #charged = 0
 
   /** @param maxBandwidth bytes a second, 0 for no limit */
   constructor(maxBandwidth: number) {
@@ -19,11 +21,19 @@ export class Pacer {
     this.#filledAt = performance.now()
   }
 
-  /** Notes bytes as sent and waits until they may be. `wait` returns after at most the time it is given. */
-  sent(bytes: number, wait: (ms: number) => void): void {
+  /**
+   * Waits until what is sent may be. Of bytes that are on their way yet, `sent` has an estimate, and better ones as they
+   * go: it is asked again after each wait.
+   *
+   * @param sent bytes, of the whole migration
+   * @param wait returns after at most the time it is given, ms
+   */
+  hold(sent: () => number, wait: (ms: number) => void): void {
     if (this.#bytesPerMs === 0) return
-    this.#allowance -= bytes
     for (;;) {
+      const total = sent()
+      this.#allowance -= total - this.#charged
+      this.#charged = total
       const now = performance.now()
       const filled = this.#allowance + (now - this.#filledAt) * this.#bytesPerMs
       this.#allowance = Math.min(filled, BURST_MS * this.#bytesPerMs)

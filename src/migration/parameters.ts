@@ -1,8 +1,12 @@
 // A migration's parameters and capabilities: QEMU's names in camelCase, QEMU's ranges, and our defaults.
 
 import { MultifdError } from '../errors.js'
+import type { SendMethodOptions } from '../method/methods.js'
+import { zstdImplementation } from '../method/zstd.js'
 
-export const COMPRESSIONS = ['none'] as const
+export const COMPRESSIONS = ['none', 'zlib', 'zstd', 'auto'] as const
+/** QEMU's methods that want hardware. */
+const HARDWARE_COMPRESSIONS: readonly unknown[] = ['qpl', 'uadk', 'qatzip']
 export const ZERO_PAGE_DETECTIONS = ['none', 'legacy', 'multifd'] as const
 
 /** See docs/parameters.md for what each does and where its default is not QEMU's. */
@@ -11,7 +15,15 @@ export interface MigrationParameters {
   multifd: boolean
   /** Channels beside the main one, 1–255. Both sides must say the same. */
   multifdChannels: number
+  /**
+   * What the channels do with pages. `auto`: at a destination, whatever the source does; at a source, what the link is
+   * worth, packet by packet, towards a destination of ours, and `none` towards any other.
+   */
   multifdCompression: (typeof COMPRESSIONS)[number]
+  /** Source: 0–9. */
+  multifdZlibLevel: number
+  /** Source: 0–20. */
+  multifdZstdLevel: number
   /** Source: whether and where zero pages are looked for. `auto`: what the machine type's QEMU does. */
   zeroPageDetection: (typeof ZERO_PAGE_DETECTIONS)[number] | 'auto'
   /** Source: pages that are sent again go as what changed in them (capability xbzrle). Without multifd only. */
@@ -20,6 +32,8 @@ export interface MigrationParameters {
   xbzrleCacheSize: number
   /** Source: ask the destination for its word, and complete on its success only. */
   returnPath: boolean
+  /** Source: the kernel sends pages from where they lie, without copying them first (capability zero-copy-send). */
+  zeroCopySend: boolean
   /** Source: bytes a second, 0 for no limit. */
   maxBandwidth: number
   /** Source: longest time the program may stand still, ms, 0–2000000. */
@@ -34,14 +48,18 @@ export interface MigrationParameters {
   completionTimeoutMs: number
 }
 
+/** A source's; a destination's differ in {@link DESTINATION_DEFAULTS}. */
 export const DEFAULT_PARAMETERS: Readonly<MigrationParameters> = {
   multifd: true,
   multifdChannels: 2,
   multifdCompression: 'none',
+  multifdZlibLevel: 1,
+  multifdZstdLevel: 1,
   zeroPageDetection: 'auto',
   xbzrle: false,
   xbzrleCacheSize: 64 * 1024 * 1024,
   returnPath: true,
+  zeroCopySend: false,
   maxBandwidth: 0,
   downtimeLimit: 300,
   connectTimeoutMs: 10_000,
@@ -49,6 +67,8 @@ export const DEFAULT_PARAMETERS: Readonly<MigrationParameters> = {
   stallTimeoutMs: 60_000,
   completionTimeoutMs: 600_000,
 }
+
+export const DESTINATION_DEFAULTS = { multifdCompression: 'auto' } as const
 
 // Of the machines that QEMU emulates.
 const MIN_PAGE_SIZE = 1024
@@ -59,10 +79,13 @@ const RULES: Record<keyof MigrationParameters, Rule> = {
   multifd: 'boolean',
   multifdChannels: [1, 255],
   multifdCompression: COMPRESSIONS,
+  multifdZlibLevel: [0, 9],
+  multifdZstdLevel: [0, 20],
   zeroPageDetection: [...ZERO_PAGE_DETECTIONS, 'auto'],
   xbzrle: 'boolean',
   xbzrleCacheSize: 'power of two',
   returnPath: 'boolean',
+  zeroCopySend: 'boolean',
   maxBandwidth: [0, Number.MAX_SAFE_INTEGER],
   downtimeLimit: [0, 2_000_000],
   connectTimeoutMs: [1, 2 ** 31],
@@ -74,23 +97,52 @@ const RULES: Record<keyof MigrationParameters, Rule> = {
 /**
  * The given parameters over the defaults.
  *
- * @throws MultifdError ERR_MULTIFD_ARGUMENT for an unknown name, a value out of range, or values that exclude each other
+ * @throws MultifdError ERR_MULTIFD_ARGUMENT for an unknown name, a value out of range, or values that do not go together;
+ * ERR_MULTIFD_UNSUPPORTED for a compression method that wants hardware
  */
-export function completeParameters(given: Partial<MigrationParameters> = {}): MigrationParameters {
+export function completeParameters(
+  given: Partial<MigrationParameters> = {},
+  side: 'source' | 'destination' = 'source',
+): MigrationParameters {
   for (const [name, value] of Object.entries(given)) {
     const rule = Object.hasOwn(RULES, name) ? RULES[name as keyof MigrationParameters] : undefined
     if (!rule) throw new MultifdError('ERR_MULTIFD_ARGUMENT', `there is no parameter '${name}'`)
     if (value !== undefined) checkValue(name, value, rule)
   }
   const known = Object.entries(given).filter(([, value]) => value !== undefined)
-  const parameters: MigrationParameters = { ...DEFAULT_PARAMETERS, ...Object.fromEntries(known) }
-  if (parameters.multifd && parameters.xbzrle) {
+  const defaults = side === 'source' ? DEFAULT_PARAMETERS : { ...DEFAULT_PARAMETERS, ...DESTINATION_DEFAULTS }
+  const complete: MigrationParameters = { ...defaults, ...Object.fromEntries(known) }
+  const { multifd, multifdCompression: method, xbzrle } = complete
+  if (!multifd && (method === 'zlib' || method === 'zstd')) {
+    const text = `compression ${method} is for parallel channels: switch multifd on, or compression off`
+    throw new MultifdError('ERR_MULTIFD_ARGUMENT', text)
+  }
+  if (multifd && xbzrle) {
     throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'multifd is not compatible with xbzrle: switch one of them off')
   }
-  return parameters
+  return complete
+}
+
+/**
+ * What of the compression depends on the machine.
+ *
+ * @throws MultifdError ERR_MULTIFD_UNSUPPORTED, with what to install
+ */
+export function checkCompression({ multifdCompression }: MigrationParameters): void {
+  if (multifdCompression === 'zstd') zstdImplementation()
+}
+
+/** What a source's channels are told. */
+export function sendMethodOptions(parameters: MigrationParameters): SendMethodOptions {
+  const { multifdCompression: method, multifdZlibLevel: zlibLevel, multifdZstdLevel: zstdLevel } = parameters
+  return { method, zlibLevel, zstdLevel }
 }
 
 function checkValue(name: string, value: unknown, rule: Rule): void {
+  if (name === 'multifdCompression' && HARDWARE_COMPRESSIONS.includes(value)) {
+    const text = `compression ${value} wants hardware, and is not supported: it must be one of ${COMPRESSIONS.join(', ')}`
+    throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', text)
+  }
   if (rule === 'boolean') {
     if (typeof value !== 'boolean') throw bad(name, value, 'true or false')
   } else if (rule === 'power of two') {

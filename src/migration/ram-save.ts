@@ -4,6 +4,7 @@ import type { StreamWriter } from '../io/stream-writer.js'
 import { type RamBlock, ZERO_MASK_PAGES } from '../ram/block.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
 import { type DirtyLog, dirtyLogOf } from '../ram/dirty-log.js'
+import { COUNTER } from '../shm/layout.js'
 import type { PageRuns } from '../shm/page-runs.js'
 import { type PageKernel, pageKernel } from '../wasm/kernel.js'
 import { PACKET_DATA_SIZE } from '../wire/multifd-packet.js'
@@ -57,7 +58,7 @@ export class RamSave {
     this.#channels = options.channels
     this.#batchPages = PACKET_DATA_SIZE / this.pageSize
     this.#pacer = new Pacer(coordinator.parameters.maxBandwidth)
-    this.#records = new RecordWriter(coordinator, writer, this.#pacer, options)
+    this.#records = new RecordWriter(coordinator, writer, () => this.#pace(), options)
   }
 
   /** Pages still to be sent, as of the last {@link synchronise}. */
@@ -173,8 +174,24 @@ export class RamSave {
     if (pages === 0) return
     spare.block = index
     this.#channels!.dispatch()
+    this.#queuedPages += pages
     this.#coordinator.checkStopped()
-    this.#pacer.sent(pages * this.pageSize, (ms) => {
+    this.#pace()
+  }
+
+  #queuedPages = 0
+  readonly #sent = (): number => {
+    const { shm } = this.#coordinator
+    const bytes = shm.sum(COUNTER.bytes, true)
+    if (!this.#channels) return bytes
+    // Batches that a channel has yet are taken to be like those before them.
+    const pages = shm.sum(COUNTER.normalPages, false) + shm.sum(COUNTER.zeroPages, false)
+    const size = pages === 0 ? this.pageSize : shm.sum(COUNTER.bytes, false) / pages
+    return bytes + Math.max(0, this.#queuedPages - pages) * size
+  }
+
+  #pace(): void {
+    this.#pacer.hold(this.#sent, (ms) => {
       this.#coordinator.shm.coordinator.wait(Math.min(ms, WAIT_MS))
       this.#coordinator.checkStopped()
     })

@@ -7,10 +7,8 @@ import { COUNTER } from '../shm/layout.js'
 import { encodeRamRecord, RAM_FLAG, type RamRecordKind } from '../wire/ram.js'
 import { XBZRLE_ENCODING, XBZRLE_HEADER_SIZE } from '../wire/xbzrle.js'
 import type { Coordinator } from './coordinator.js'
-import type { Pacer } from './pacer.js'
 import { XbzrleSave } from './xbzrle-save.js'
 
-const WAIT_MS = 100
 // Pages after which the counters are brought up to date, and a stop is looked for.
 const COUNT_EVERY = 1024
 // Longest word and block id of a record.
@@ -24,7 +22,7 @@ export interface RecordWriterOptions {
 export class RecordWriter {
   readonly #coordinator: Coordinator
   readonly #writer: StreamWriter
-  readonly #pacer: Pacer
+  readonly #pace: () => void
   readonly #findZeroPages: boolean
   readonly #xbzrle: XbzrleSave | undefined
   #recordBlock = -1
@@ -34,11 +32,12 @@ export class RecordWriter {
   #zeroPages = 0
   #countedBytes = 0
 
-  constructor(coordinator: Coordinator, writer: StreamWriter, pacer: Pacer, options: RecordWriterOptions) {
+  /** @param pace waits until what was counted may have been sent */
+  constructor(coordinator: Coordinator, writer: StreamWriter, pace: () => void, options: RecordWriterOptions) {
     const { xbzrle, xbzrleCacheSize } = coordinator.parameters
     this.#coordinator = coordinator
     this.#writer = writer
-    this.#pacer = pacer
+    this.#pace = pace
     this.#findZeroPages = options.findZeroPages
     this.#xbzrle = xbzrle ? new XbzrleSave(options.blocks, xbzrleCacheSize) : undefined
   }
@@ -102,10 +101,7 @@ export class RecordWriter {
       shm.count(place, COUNTER.xbzrleOverflow, overflow)
     }
     this.#coordinator.checkStopped()
-    this.#pacer.sent(bytes, (ms) => {
-      shm.coordinator.wait(Math.min(ms, WAIT_MS))
-      this.#coordinator.checkStopped()
-    })
+    this.#pace()
   }
 
   #writeWhole(index: number, block: RamBlock, page: number, from: AddressRange, offset: number): void {

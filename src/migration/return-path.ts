@@ -11,6 +11,7 @@ export class ReturnPath {
   readonly #fd: number
   #pending = new Uint8Array()
   #succeeded = false
+  #pong: number | undefined
 
   constructor(fd: number) {
     this.#fd = fd
@@ -19,6 +20,11 @@ export class ReturnPath {
   /** Whether the destination said that it has everything. */
   get succeeded(): boolean {
     return this.#succeeded
+  }
+
+  /** The value of the last PONG. */
+  get pong(): number | undefined {
+    return this.#pong
   }
 
   /**
@@ -68,6 +74,8 @@ export class ReturnPath {
           this.#succeeded = true
           break
         case RETURN_MESSAGE.pong:
+          this.#pong = message.value
+          break
         case RETURN_MESSAGE.switchoverAck:
           break
         default:

@@ -11,7 +11,7 @@ import { isOpen, type SocketAddress } from '../os/socket.js'
 import { RamBlock, type RamBlockHandle } from '../ram/block.js'
 import { COUNTER } from '../shm/layout.js'
 import { parseUuid } from '../wire/bytes.js'
-import { COMMAND, encodeCommand } from '../wire/command.js'
+import { COMMAND, encodeCommand, encodePing } from '../wire/command.js'
 import { dialectOf } from '../wire/machine.js'
 import { encodeInitialPacket, INITIAL_PACKET_SIZE } from '../wire/multifd-initial.js'
 import { encodeRamSetup, RAM_IDSTR, RAM_SECTION_VERSION, ramSetupSize } from '../wire/ram.js'
@@ -24,6 +24,7 @@ import {
   encodeStreamHeader,
   SECTION,
 } from '../wire/stream.js'
+import { agreeOnMethod } from './agreement.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
 import { RamSave } from './ram-save.js'
 import { ReturnPath } from './return-path.js'
@@ -152,10 +153,12 @@ class SourceRun {
     writer.commit(encodeConfiguration(writer.view, writer.reserve(size), configuration))
     if (this.#returnPath) {
       this.#command(COMMAND.openReturnPath)
-      const ping = new Uint8Array(4)
-      new DataView(ping.buffer).setUint32(0, FIRST_PING)
-      this.#command(COMMAND.ping, ping)
+      this.#ping(FIRST_PING)
     }
+    agreeOnMethod(this.#coordinator, this.#returnPath, (value) => {
+      this.#ping(value)
+      writer.flush()
+    })
     writer.putBytes(this.#plan.beforeRam)
     const introduction = { sectionId: ramSectionId, idstr: RAM_IDSTR, instanceId: 0, versionId: RAM_SECTION_VERSION }
     writer.commit(encodeSectionHeader(writer.view, writer.reserve(32), SECTION.start, introduction))
@@ -164,6 +167,11 @@ class SourceRun {
     this.#endSection()
     writer.putBytes(this.#plan.afterRam)
     writer.flush()
+  }
+
+  #ping(value: number): void {
+    const writer = this.#writer
+    writer.commit(encodePing(writer.view, writer.reserve(16), value))
   }
 
   #command(number: Parameters<typeof encodeCommand>[2], payload?: Uint8Array): void {
@@ -192,6 +200,7 @@ class SourceRun {
       shm.count(place, COUNTER.passes, 1)
       const pages = this.#ram.pendingPages
       const bytesBefore = shm.sum(COUNTER.bytes, true)
+      const dataBefore = shm.sum(COUNTER.normalPages, true)
       const began = performance.now()
       shm.setCounter(place, COUNTER.remaining, pages * this.#ram.pageSize)
       this.#beginSection(SECTION.part)
@@ -205,9 +214,11 @@ class SourceRun {
       shm.setCounter(place, COUNTER.dirtyPagesRate, dirtyPagesRate)
       const remainingPages = this.#ram.pendingPages
       // Of the pass before, in pages and not in bytes: zero pages cost next to nothing to send, and some may be again.
-      const bytesPerMs = bytes / durationMs
-      const expectedDowntime = (remainingPages * this.#ram.bytesPerPage(bytes)) / bytesPerMs
-      const bandwidth = bytesPerMs * 1000
+      // Compressed pages are more than the bytes they take.
+      const data = (shm.sum(COUNTER.normalPages, true) - dataBefore) * this.#ram.pageSize
+      const left = remainingPages * this.#ram.bytesPerPage(bytes)
+      const expectedDowntime = (left * durationMs) / Math.max(bytes, data)
+      const bandwidth = (bytes * 1000) / durationMs
       this.#coordinator.tell({
         type: 'pass',
         info: { pass, pages, bytes, durationMs, bandwidth, remainingPages, dirtyPagesRate, expectedDowntime },

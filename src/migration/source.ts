@@ -12,10 +12,11 @@ import { requireDirtyLog } from '../ram/dirty-log.js'
 import { parseUuid } from '../wire/bytes.js'
 import { encodeEof, encodeVmdescHeader } from '../wire/stream.js'
 import { Migration } from './migration.js'
-import { completeParameters, type MigrationParameters } from './parameters.js'
+import { checkCompression, completeParameters, type MigrationParameters, sendMethodOptions } from './parameters.js'
 import { type SourcePlan, zeroPagesAt } from './source-coordinator.js'
 import type { MigrationStatistics } from './statistics.js'
 import type { MigrationThreads } from './threads.js'
+import { checkZeroCopy, zeroCopySends } from './zero-copy.js'
 
 /** The machine type that programs which are no QEMU name to each other. */
 export const PROGRAM_MACHINE_TYPE = 'multifd'
@@ -29,6 +30,8 @@ export interface MigrationSourceOptions {
   /** Sent in every channel's initial packet. */
   uuid?: string
   logger?: Logger
+  /** Fault points to arm, for tests: see src/faults.ts. */
+  faults?: number
 }
 
 export interface MigrateOptions {
@@ -56,9 +59,10 @@ export class MigrationSource extends Migration {
 
   /** @throws MultifdError ERR_MULTIFD_ARGUMENT for parameters, a uuid or blocks that are not valid */
   constructor(options: MigrationSourceOptions, extras: StreamExtras = emptyStream(options.ram)) {
-    super(completeParameters(options.parameters), options.logger)
+    super(completeParameters(options.parameters, 'source'), options.logger)
     this.#options = options
     this.#extras = extras
+    checkZeroCopy(this.parameters)
     if (options.ram.length === 0) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'there is no RAM block to migrate')
     const { xbzrle, xbzrleCacheSize } = this.parameters
     if (xbzrle && xbzrleCacheSize < options.ram[0]!.pageSize) {
@@ -81,7 +85,9 @@ export class MigrationSource extends Migration {
   async migrate(uri: string, options: MigrateOptions = {}): Promise<MigrationStatistics> {
     const parsed = parseUri(uri)
     this.#checkTransport(parsed)
-    const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid } = this.#options
+    const sends = zeroCopySends(this.parameters, parsed)
+    checkCompression(this.parameters)
+    const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid, faults } = this.#options
     const addresses = await resolveUri(parsed, false)
     if (!this.busy) await this.settled()
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
@@ -109,7 +115,12 @@ export class MigrationSource extends Migration {
         dirtyWords: ram.reduce((sum, { pages }) => sum + DirtyBitmap.words(pages), 0),
         startAtOnce: Math.max(2, availableParallelism()),
         plan,
-        channelPlan: { findZeroPages: zeroPagesAt(this.parameters, machineType) === 'channels' },
+        channelPlan: {
+          findZeroPages: zeroPagesAt(this.parameters, machineType) === 'channels',
+          compression: sendMethodOptions(this.parameters),
+          ...(sends === undefined ? {} : { zeroCopySends: sends }),
+        },
+        ...(faults === undefined ? {} : { faults }),
         signal: options.signal,
         onMessage: (message, threads) => {
           if (message.type === 'pass') checkBlocks(guard, threads)

@@ -1,5 +1,6 @@
 // A migration's figures, as query-migrate has them, in camelCase.
 
+import { type MethodName, methodName } from '../method/methods.js'
 import { COUNTER } from '../shm/layout.js'
 import type { MigrationShm } from '../shm/migration-shm.js'
 import type { MigrationStatus } from './status.js'
@@ -26,6 +27,8 @@ export interface RamStatistics {
   multifdBytes: number
   pagesPerSecond: number
   pageSize: number
+  /** With `zeroCopySend`: sends without copying that the kernel copied after all. */
+  dirtySyncMissedZeroCopy: number
 }
 
 /** Figures of XBZRLE. On a destination `pages` and `bytes` are those that came, and the others are 0. */
@@ -57,6 +60,10 @@ export interface MigrationStatistics {
   setupTime?: number
   downtime?: number
   expectedDowntime?: number
+  /** What the channels do with pages, as far as they have come. */
+  multifdCompression: MethodName | 'adaptive'
+  /** Source, adaptive: packets by what they got. */
+  multifdPicks?: { none: number; low: number; high: number }
   ram: RamStatistics
   /** Where XBZRLE is on, and on a destination where it came. */
   xbzrleCache?: XbzrleCacheStatistics
@@ -109,12 +116,19 @@ export function readStatistics(input: StatisticsInput): MigrationStatistics {
   const normal = shm.sum(COUNTER.normalPages, true)
   const duplicate = shm.sum(COUNTER.zeroPages, true)
   const xbzrlePages = own(COUNTER.xbzrlePages)
+  const picks = {
+    none: shm.sum(COUNTER.picksNone, false),
+    low: shm.sum(COUNTER.picksLow, false),
+    high: shm.sum(COUNTER.picksHigh, false),
+  }
   const activeMs = Math.max(1, totalTime - (setupTime ?? 0))
   return {
     status,
     totalTime,
     ...(setupTime === undefined ? {} : { setupTime }),
     ...times,
+    multifdCompression: shm.adaptive ? 'adaptive' : methodName(shm.methods),
+    ...(picks.none + picks.low + picks.high > 0 && { multifdPicks: picks }),
     ram: {
       transferred,
       remaining: own(COUNTER.remaining),
@@ -128,6 +142,7 @@ export function readStatistics(input: StatisticsInput): MigrationStatistics {
       multifdBytes: shm.sum(COUNTER.bytes, false),
       pagesPerSecond: Math.round(((normal + duplicate + xbzrlePages) * 1000) / activeMs),
       pageSize,
+      dirtySyncMissedZeroCopy: shm.sum(COUNTER.zeroCopyMissed, false),
     },
     ...((xbzrleCacheSize !== undefined || xbzrlePages > 0) && {
       xbzrleCache: {

@@ -4,6 +4,7 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from '
 import { Piscina } from 'piscina'
 import type { ChannelTask, ThreadOutcome } from '../channel/thread.js'
 import { MultifdError, type PlainError } from '../errors.js'
+import { delayOptimizing } from '../os/engine.js'
 import { CHANNEL, CHANNEL_STATE, COUNTER } from '../shm/layout.js'
 import { MigrationShm } from '../shm/migration-shm.js'
 import type { CoordinatorTask } from './coordinator.js'
@@ -84,6 +85,7 @@ export class MigrationThreads {
 
   async #run(options: ThreadsOptions): Promise<MultifdError | undefined> {
     const { shm } = this
+    delayOptimizing()
     if (running.size === 0) process.on('exit', stopAll)
     running.add(shm)
     const outcomes: (ThreadOutcome | undefined)[] = []

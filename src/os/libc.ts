@@ -39,6 +39,7 @@ interface Libc {
   memset(to: Address, byte: number, length: number): Address
   fallocate(fd: number, mode: number, offset: number, length: number): number
   lseek(fd: number, offset: number, whence: number): number
+  getrlimit(resource: number, limit: Uint8Array): number
   gettid(): number
   prctl(option: number, name: Uint8Array): number
 }
@@ -82,6 +83,7 @@ const DECLARATIONS: Record<keyof Libc, string> = {
   memset: 'uintptr_t memset(uintptr_t, int, size_t)',
   fallocate: 'int fallocate(int, int, int64_t, int64_t)',
   lseek: 'int64_t lseek(int, int64_t, int)',
+  getrlimit: 'int getrlimit(int, _Inout_ uint8_t *)',
   gettid: 'int gettid()',
   prctl: 'int prctl(int, uint8_t *)',
 }
@@ -168,4 +170,6 @@ export const ERRNO = {
   noSystemCall: constants.errno.ENOSYS,
   noIoctl: constants.errno.ENOTTY,
   notSupported: constants.errno.EOPNOTSUPP,
+  noBuffers: constants.errno.ENOBUFS,
+  pipe: constants.errno.EPIPE,
 } as const

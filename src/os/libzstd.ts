@@ -1,6 +1,6 @@
 // The system's libzstd, streaming, on raw addresses.
 
-import { MultifdError } from '../errors.js'
+import { type ErrorCode, MultifdError } from '../errors.js'
 import { openLibrary } from './libc.js'
 import { PinnedBuffer } from './memory.js'
 
@@ -35,8 +35,9 @@ const COMPRESSION_LEVEL = 100
 const WINDOW_LOG_MAX = 100
 const CONTINUE = 0
 const FLUSH = 1
-// What level 20, QEMU's highest, asks of a decoder: 32 MiB.
-const WINDOW_LOG = 25
+const END = 2
+/** What level 20, QEMU's highest, asks of a decoder: 32 MiB. */
+export const WINDOW_LOG = 25
 
 // ZSTD_inBuffer and ZSTD_outBuffer alike: pointer, size, position; 8 bytes each.
 const STRUCT_SIZE = 24
@@ -49,7 +50,8 @@ function libzstd(): Libzstd {
   try {
     loaded = openLibrary<Libzstd>(LIBRARY, DECLARATIONS)
   } catch (cause) {
-    const text = `compression zstd needs ${LIBRARY}: install libzstd (Debian and Ubuntu: libzstd1; Fedora: libzstd)`
+    const install = 'install libzstd (Debian and Ubuntu: libzstd1; Fedora: libzstd), or use Node 22.15 or later'
+    const text = `compression zstd needs ${LIBRARY}: ${install}`
     throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', text, { cause })
   }
   return loaded
@@ -88,10 +90,14 @@ function setWord(view: DataView, at: number, value: number): void {
   view.setUint32(at + 4, Math.floor(value / 2 ** 32), true)
 }
 
-function check(code: number, what: string): number {
-  if (libzstd().ZSTD_isError(code) === 0) return Number(code)
-  const text = `zstd can not ${what}: ${libzstd().ZSTD_getErrorName(code)}`
-  throw new MultifdError('ERR_MULTIFD_PROTOCOL', text)
+function check(result: number, what: string, code: ErrorCode): number {
+  if (libzstd().ZSTD_isError(result) === 0) return Number(result)
+  throw new MultifdError(code, `zstd can not ${what}: ${libzstd().ZSTD_getErrorName(result)}`)
+}
+
+function checkContext(address: number): number {
+  if (Number(address) === 0) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'zstd has no memory')
+  return Number(address)
 }
 
 /** One frame for the life of the stream; each flush ends a piece that a decoder can turn back whole. */
@@ -100,8 +106,9 @@ export class ZstdCompressor {
   #context: number
 
   constructor(level: number) {
-    this.#context = Number(libzstd().ZSTD_createCCtx())
-    check(libzstd().ZSTD_CCtx_setParameter(this.#context, COMPRESSION_LEVEL, level), `use level ${level}`)
+    this.#context = checkContext(libzstd().ZSTD_createCCtx())
+    const result = libzstd().ZSTD_CCtx_setParameter(this.#context, COMPRESSION_LEVEL, level)
+    check(result, `use level ${level}`, 'ERR_MULTIFD_ARGUMENT')
   }
 
   /**
@@ -111,14 +118,23 @@ export class ZstdCompressor {
    * @throws MultifdError ERR_MULTIFD_INTERNAL when the output has no room for all of it
    */
   compress(input: number, length: number, output: number, room: number, used: number, flush: boolean): number {
+    return this.#run(input, length, output, room, used, flush ? FLUSH : CONTINUE)
+  }
+
+  /** Ends the frame; what is compressed next begins another. Returns the bytes in use afterwards. */
+  end(output: number, room: number, used: number): number {
+    return this.#run(output, 0, output, room, used, END)
+  }
+
+  #run(input: number, length: number, output: number, room: number, used: number, directive: number): number {
     const buffers = this.#buffers
     buffers.set(0, input, length, 0)
     buffers.set(STRUCT_SIZE, output, room, used)
-    const directive = flush ? FLUSH : CONTINUE
     for (;;) {
       const { input: from, output: to } = buffers
-      const left = check(libzstd().ZSTD_compressStream2(this.#context, to, from, directive), 'compress')
-      const done = buffers.position(0) === length && (!flush || left === 0)
+      const result = libzstd().ZSTD_compressStream2(this.#context, to, from, directive)
+      const left = check(result, 'compress', 'ERR_MULTIFD_INTERNAL')
+      const done = buffers.position(0) === length && (directive === CONTINUE || left === 0)
       const end = buffers.position(STRUCT_SIZE)
       if (done) return end
       if (end === room) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'a compressed packet has no room')
@@ -137,8 +153,9 @@ export class ZstdDecompressor {
   #context: number
 
   constructor() {
-    this.#context = Number(libzstd().ZSTD_createDCtx())
-    check(libzstd().ZSTD_DCtx_setParameter(this.#context, WINDOW_LOG_MAX, WINDOW_LOG), 'limit its window')
+    this.#context = checkContext(libzstd().ZSTD_createDCtx())
+    const result = libzstd().ZSTD_DCtx_setParameter(this.#context, WINDOW_LOG_MAX, WINDOW_LOG)
+    check(result, 'limit its window', 'ERR_MULTIFD_INTERNAL')
   }
 
   /** Starts on a piece of `length` bytes at `input`. */
@@ -157,7 +174,7 @@ export class ZstdDecompressor {
     buffers.set(STRUCT_SIZE, output, length, 0)
     for (let before = -1; ; ) {
       const { input: from, output: to } = buffers
-      check(libzstd().ZSTD_decompressStream(this.#context, to, from), 'decompress')
+      check(libzstd().ZSTD_decompressStream(this.#context, to, from), 'decompress', 'ERR_MULTIFD_PROTOCOL')
       const filled = buffers.position(STRUCT_SIZE)
       // The input may be used up while output is still held back: it goes on as long as something comes.
       const moved = filled + buffers.position(0)

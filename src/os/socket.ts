@@ -18,6 +18,8 @@ const SO_SNDBUF = 7
 const SO_KEEPALIVE = 9
 const SO_RCVTIMEO = 20
 const SO_SNDTIMEO = 21
+const SO_PROTOCOL = 38
+const SO_DOMAIN = 39
 const IPPROTO_TCP = 6
 const TCP_NODELAY = 1
 const TCP_CONGESTION = 13
@@ -177,6 +179,17 @@ export function isStreamSocket(fd: number): boolean {
   const value = int(0)
   if (libc().getsockopt(fd, SOL_SOCKET, SO_TYPE, value, int(4)) !== 0) return false
   return new DataView(value.buffer).getInt32(0, true) === SOCK_STREAM
+}
+
+/** Whether a descriptor is a tcp socket. */
+export function isTcpSocket(fd: number): boolean {
+  const option = (name: number): number => {
+    const value = int(0)
+    if (libc().getsockopt(fd, SOL_SOCKET, name, value, int(4)) !== 0) return -1
+    return new DataView(value.buffer).getInt32(0, true)
+  }
+  const domain = option(SO_DOMAIN)
+  return (domain === AF_INET || domain === AF_INET6) && option(SO_PROTOCOL) === IPPROTO_TCP
 }
 
 /** Puts a connected socket into the form channels use: blocking, no call longer than `callMs`, no delay, kept alive. */

@@ -25,6 +25,14 @@ import { FileHoles } from './file-holes.js'
 export function allocateMemory(options: RamBlockOptions): RamBlockHandle {
   const { idstr, size } = checkShape(options)
   const extras = extrasOf(options, HOST_PAGE_SIZE)
+  return { ...freshMemory({ idstr, size, pageSize: HOST_PAGE_SIZE }, options.discardManager), ...extras }
+}
+
+/** The same for pages of any size: see RamBlock.allocateFor. */
+export function freshMemory(
+  { idstr, size, pageSize }: Pick<RamBlockHandle, 'idstr' | 'size' | 'pageSize'>,
+  sparse?: SparseOptions,
+): RamBlockHandle {
   if (size > MEMORY_MAX) {
     throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': allocate makes up to 4 GiB; map a file for more`)
   }
@@ -35,10 +43,9 @@ export function allocateMemory(options: RamBlockOptions): RamBlockHandle {
     throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `block '${idstr}': no memory for ${size} bytes`, { cause })
   }
   const address = addressOf(new Uint8Array(memory.buffer))
-  if (fitsHugePages(address, options.discardManager)) adviseHugePages(address, size)
+  if (fitsHugePages(address, sparse)) adviseHugePages(address, size)
   else adviseSmallPages(address, size)
-  const pageSize = HOST_PAGE_SIZE
-  return { idstr, size, pageSize, address, memory, dirty: new SharedBitmap(size / pageSize).buffer, ...extras }
+  return { idstr, size, pageSize, address, memory, dirty: new SharedBitmap(size / pageSize).buffer }
 }
 
 /** Memory of a thread's own: see RamBlock.staging. */

@@ -11,7 +11,7 @@ import type { PageRuns } from '../shm/page-runs.js'
 import { MEMORY_MAX, type SharedMemory } from '../wasm/kernel.js'
 import { type AdoptableMemory, AdoptedMemory } from './adopted-memory.js'
 import type { MapFileOptions, RamBlockHandle, RamBlockOptions } from './block-handle.js'
-import { adoptMemory, allocateMemory, mapFileMemory, stagingMemory } from './block-memory.js'
+import { adoptMemory, allocateMemory, freshMemory, mapFileMemory, stagingMemory } from './block-memory.js'
 import type { DirtyLogKind } from './dirty-log.js'
 import { RamDiscardManager } from './discard-manager.js'
 import { FileHoles } from './file-holes.js'
@@ -83,6 +83,11 @@ export class RamBlock {
     const block = new RamBlock(allocateMemory(options))
     if (options.prealloc) block.#populate()
     return block
+  }
+
+  /** The same for the pages of another machine. */
+  static allocateFor(shape: { idstr: string; size: number; pageSize: number }): RamBlock {
+    return new RamBlock(freshMemory(shape))
   }
 
   /**

@@ -39,8 +39,10 @@ export const CONTROL = {
   loading: 8,
   /** 1 once channels' threads that have ended may go. C writes. */
   dismissed: 9,
+  /** 1 once both sides know that each packet may have its own method. C writes, before the first pages. */
+  adaptive: 10,
 } as const
-export const CONTROL_WORDS = 10
+export const CONTROL_WORDS = 11
 
 /** Words of one channel's area. */
 export const CHANNEL = {
@@ -82,8 +84,16 @@ export const COUNTER = {
   /** Source's coordinator only: pages that were not in the cache, and pages that were and whose change was too large. */
   xbzrleCacheMiss: 10,
   xbzrleOverflow: 11,
+  /** Source's channels only: zero-copy sends that the kernel copied after all. */
+  zeroCopyMissed: 12,
+  /** Channels only: flags of the compression methods in use. */
+  methods: 13,
+  /** Channels only: packets by what the adaptive method picked. */
+  picksNone: 14,
+  picksLow: 15,
+  picksHigh: 16,
 } as const
-export const COUNTER_WORDS = 12
+export const COUNTER_WORDS = 17
 
 /** Jobs that a channel's ring holds. Enough that a busy channel seldom sleeps, few enough that a pass ends soon. */
 export const RING_DEPTH = 8

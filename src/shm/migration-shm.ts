@@ -6,6 +6,7 @@ import {
   CHANNEL_WORDS,
   CONTROL,
   CONTROL_WORDS,
+  COUNTER,
   COUNTER_WORDS,
   PACKET,
   type ShmShape,
@@ -153,6 +154,27 @@ export class MigrationShm {
 
   faultArmed(mask: number): boolean {
     return (Atomics.load(this.#control, CONTROL.faults) & mask) !== 0
+  }
+
+  /** Whether both sides know that each packet may have its own method. */
+  get adaptive(): boolean {
+    return Atomics.load(this.#control, CONTROL.adaptive) !== 0
+  }
+
+  agreeAdaptive(): void {
+    Atomics.store(this.#control, CONTROL.adaptive, 1)
+  }
+
+  /** Notes a compression method's flag as in use on a channel; for the channel's own thread. */
+  noteMethod(channel: number, flag: number): void {
+    this.setCounter(channel, COUNTER.methods, this.counter(channel, COUNTER.methods) | flag)
+  }
+
+  /** Flags of the compression methods in use. */
+  get methods(): number {
+    let flags = 0
+    for (let channel = 0; channel < this.channels; channel++) flags |= this.counter(channel, COUNTER.methods)
+    return flags
   }
 
   nextPacketNum(): number {

@@ -96,36 +96,9 @@ export class PacketHeader {
   }
 }
 
-/**
- * Writes what comes before the name and the offsets, which those who reuse a header's memory write for themselves.
- * Throws ERR_MULTIFD_ARGUMENT when there are more pages than slots.
- */
-export function encodePacketFields(view: DataView, at: number, header: PacketHeader): void {
-  const used = header.normalPages + header.zeroPages
-  if (used > header.pagesAlloc) throw argumentError(`packet has ${used} pages, expected at most ${header.pagesAlloc}`)
-  encodeFixedPart(view, at, header.flags, header.pagesAlloc, header.packetNum)
-  encodePacketCounts(view, at, header)
-}
-
-/** Writes again only what differs between the packets of one channel: flags, counts, size and number. */
-export function encodePacketCounts(view: DataView, at: number, header: PacketHeader): void {
-  view.setUint32(at + FLAGS_AT, header.flags)
-  view.setUint32(at + NORMAL_PAGES_AT, header.normalPages)
-  view.setUint32(at + NEXT_PACKET_SIZE_AT, header.nextPacketSize)
-  writeU64(view, at + PACKET_NUM_AT, header.packetNum)
-  view.setUint32(at + ZERO_PAGES_AT, header.zeroPages)
-}
-
 /** Writes the block's name, from {@link encodeIdstr}, into the header at `at`. */
 export function encodeBlockName(view: DataView, at: number, idstr: Uint8Array): void {
   for (let i = 0; i < IDSTR_SIZE; i++) view.setUint8(at + IDSTR_OFFSET + i, idstr[i]!)
-}
-
-/** Zeros in the slots of offsets from number `from` on. */
-export function clearOffsets(view: DataView, at: number, from: number, pagesPerPacket: number): void {
-  const end = at + packetHeaderSize(pagesPerPacket)
-  // Eight zero bytes are the double 0: one store a slot.
-  for (let slot = at + OFFSETS_OFFSET + 8 * from; slot < end; slot += 8) view.setFloat64(slot, 0)
 }
 
 /**

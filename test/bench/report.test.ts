@@ -19,7 +19,7 @@ function run(transferMs: number, setupMs = 100): Measurement {
 
 function series(pairing: string, channels: number, ...times: (number | undefined)[]): Series {
   const runs = times.map((ms) => (ms === undefined ? undefined : run(ms)))
-  return { pairing, label: pairing.toUpperCase(), channels, memory: 'touched', runs }
+  return { pairing, label: pairing.toUpperCase(), data: 'random', method: 'none', channels, memory: 'touched', runs }
 }
 
 const memories = [{ over: 'touched', under: 'touched' }] as const
@@ -77,8 +77,8 @@ t.test('the report says what was measured, on what, and what was left out', asyn
     }),
   )
   t.match(text, /Some CPU, 2 cores/)
-  t.match(text, /^A +1 +touched +1 +10\.74 \(10\.74–10\.74\) +5\.37 +100 /m)
-  t.match(text, /^A {2}\/ {2}B +1 +touched +2\.00 +2\.00–2\.00$/m)
+  t.match(text, /^A +random +none +1 +touched +1 +10\.74 \(10\.74–10\.74\) +5\.37 +100 /m)
+  t.match(text, /^A {2}\/ {2}B +random +none +1 +touched +2\.00 +2\.00–2\.00$/m)
   t.match(text, /transfer: from the end of the set-up/)
   t.match(text, /QEMU: left out\n$/)
 })

@@ -23,6 +23,13 @@ t.test('embedded: a program goes on in another process', async (t) => {
   t.match(stdout, new RegExp(`^arrived with ${left} ticks, went on to \\d+, all of them right$`, 'm'))
 })
 
+t.test('devices: state is saved and loaded', async (t) => {
+  const { stdout, stderr } = await run(process.execPath, [example('devices')])
+  t.equal(stderr, '')
+  t.match(stdout, /^0 \+ 157 bytes of sections, \d+ bytes of end and description$/m)
+  t.match(stdout, /^port 1 has Hi, the session is \{"user":"ada","tabs":\[1,2\]\}$/m)
+})
+
 for (const version of qemuVersions) {
   t.test(`save-and-revive: a guest of QEMU ${version}`, async (t) => {
     if (!requireQemu(t, version)) return

@@ -5,6 +5,7 @@ import { RecvLoop } from '../../src/channel/recv.js'
 import { type ErrorCode, MultifdError, type PlainError } from '../../src/errors.js'
 import { DescriptorChannel } from '../../src/io/descriptor-channel.js'
 import { StreamReader } from '../../src/io/stream-reader.js'
+import { RecvMethods } from '../../src/method/methods.js'
 import { runDestination } from '../../src/migration/destination-coordinator.js'
 import { readDeviceState } from '../../src/migration/device-state.js'
 import { type LoadSetup, type LoadTarget, ProgramTarget } from '../../src/migration/load-target.js'
@@ -50,10 +51,12 @@ const PACKET = PacketMemory.alone()
 export function receiveChannel(fd: number, blocks: LoadBlock[]): Ending {
   const channel = openChannel(fd, 0)
   let barriers = 0
+  const methods = new RecvMethods()
   try {
     new RecvLoop({
       channel,
       packet: PACKET,
+      methods,
       pageSize: PAGE,
       blocks: () => (barriers > 0 ? blocks : undefined),
       barrier: () => barriers++,
@@ -64,6 +67,7 @@ export function receiveChannel(fd: number, blocks: LoadBlock[]): Ending {
   } catch (thrown) {
     return endingOf(thrown)
   } finally {
+    methods.close()
     channel.close()
   }
 }

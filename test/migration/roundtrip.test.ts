@@ -1,7 +1,7 @@
 // From one program to another: every number of channels, every transport, every kind of page, and what is told of it.
 
 import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -15,7 +15,6 @@ import {
 } from '../../src/index.js'
 import type { MigrateOptions } from '../../src/migration/source.js'
 import { acceptOne, closeDescriptor, openListener, startConnect, unixAddress } from '../../src/os/socket.js'
-import { SharedBitmap } from '../../src/shm/bitmap.js'
 import {
   allocate,
   Child,
@@ -192,9 +191,11 @@ t.test("the threads have QEMU's names, for the operating system too, and are gon
   while (source.status !== 'active' || destination.status !== 'active') await delay(10)
   const sides = { src: source.threads(), dst: destination.threads() }
   const alive = migrationThreads()
+  // The source's third begins only where there is a third core, or once the first two are not enough.
+  const senders = Math.min(3, Math.max(2, availableParallelism()))
   t.strictSame(
     sides.src.map(({ name }) => name),
-    ['mig/src/main', 'mig/src/send_0', 'mig/src/send_1', 'mig/src/send_2'],
+    ['mig/src/main', 'mig/src/send_0', 'mig/src/send_1', 'mig/src/send_2'].slice(0, 1 + senders),
   )
   t.strictSame(
     sides.dst.map(({ name }) => name),
@@ -202,8 +203,9 @@ t.test("the threads have QEMU's names, for the operating system too, and are gon
   )
   for (const { name, threadId } of [...sides.src, ...sides.dst])
     t.equal(alive.get(threadId), name, `${threadId} is ${name}`)
-  t.equal(alive.size, 8, 'and there are no others')
+  t.equal(alive.size, 5 + senders, 'and there are no others')
   await Promise.all([migrated, destination.completed])
+  await Promise.all([source.close(), destination.close()])
   t.strictSame([source.threads(), destination.threads()], [[], []], 'none afterwards')
   for (let look = 0; migrationThreads().size > 0 && look < 200; look++) await delay(10)
   t.strictSame([...migrationThreads()], [])
@@ -265,20 +267,16 @@ t.test('a block of more than 4 GiB, mapped from a file', async (t) => {
   const size = 6 * GiB
   const [from, to] = [join(folder, 'from'), join(folder, 'to')]
   const offsets = [0, PAGE, 4 * GiB - PAGE, 4 * GiB, 4 * GiB + 5 * MiB, 5 * GiB - PAGE, size - PAGE]
-  // As snapshots do it: which pages have data is known beside the file, and the others are not looked at.
-  const [populated, received] = [new SharedBitmap(size / PAGE), new SharedBitmap(size / PAGE)]
-  const ram = RamBlock.mapFile({ idstr: 'pc.ram', path: from, size, populated })
-  const theirs = RamBlock.mapFile({ idstr: 'pc.ram', path: to, size, populated: received })
+  const ram = RamBlock.mapFile({ idstr: 'pc.ram', path: from, size })
+  const theirs = RamBlock.mapFile({ idstr: 'pc.ram', path: to, size })
   for (const [at, offset] of offsets.entries()) {
     ram.bytes(offset, PAGE).fill(1 + at)
-    populated.set(offset / PAGE)
   }
   const began = performance.now()
   const { sent } = await migrate([ram], [theirs], {})
   t.ok(performance.now() - began < 30_000, `in ${Math.round(performance.now() - began)} ms`)
   t.equal(sent.ram.total, size)
   t.equal(sent.ram.normal, offsets.length)
-  t.equal(received.count(), offsets.length)
   for (const [at, offset] of offsets.entries()) {
     t.ok(
       theirs.bytes(offset, PAGE).every((byte) => byte === 1 + at),

@@ -34,6 +34,10 @@ export interface Scenario {
   returnPath?: boolean
   /** The guest's uuid. */
   uuid?: string
+  /** What the channels do with pages, on both ways; `auto` is of our `send` alone, and the QEMUs have none. */
+  compression?: { method: 'zlib' | 'zstd' | 'auto'; level?: number; receive?: 'auto' | 'zlib' | 'zstd' }
+  /** Where both sources look for zero pages; their default without it. */
+  zeroPages?: 'none' | 'legacy' | 'multifd'
 }
 
 export interface CliExit {
@@ -108,6 +112,7 @@ export class Cli {
 
 export function title(scenario: Scenario): string {
   const { from, to, machine, guest, channels, transport, save, load, vga, returnPath, uuid } = scenario
+  const { compression, zeroPages } = scenario
   const steps = [
     `QEMU ${from}`,
     save === 'qemu' ? 'its own file' : 'us',
@@ -115,7 +120,13 @@ export function title(scenario: Scenario): string {
   ]
   const multifd = channels === undefined ? 'no multifd' : `${channels} ${channels === 1 ? 'channel' : 'channels'}`
   const how = [machine, guest, multifd, transport]
-  const more = [vga && `vga ${vga}`, returnPath === false && 'no return path', uuid && 'a uuid'].filter(Boolean)
+  const more = [
+    vga && `vga ${vga}`,
+    returnPath === false && 'no return path',
+    uuid && 'a uuid',
+    compression && `${compression.method} ${compression.level ?? 'by default'}`,
+    zeroPages && `zero pages ${zeroPages}`,
+  ].filter(Boolean)
   return `${steps.join(' → ')}: ${[...how, ...more].join(', ')}`
 }
 
@@ -152,13 +163,16 @@ async function save(t: Test, scenario: Scenario, source: Qemu, snapshot: string)
     return
   }
   const uri = scenario.transport === 'tcp' ? 'tcp:127.0.0.1:0' : `unix:${join(source.dir, 'receive.sock')}`
-  const cli = new Cli('receive', uri, '--output', snapshot, ...channelArguments(scenario))
+  const method = scenario.compression?.receive
+  const expected = method === undefined ? [] : ['--compression', method]
+  const cli = new Cli('receive', uri, '--output', snapshot, ...channelArguments(scenario), ...expected)
   t.teardown(() => cli.kill())
   const leaving = async () => {
     await leave(source, scenario, {
       uri: await cli.listening(),
       multifdChannels: scenario.channels,
       returnPath: scenario.returnPath,
+      parameters: { ...compressionParameters(scenario), ...zeroPageParameters(scenario) },
     })
     return await source.waitMigration()
   }
@@ -172,16 +186,18 @@ async function load(t: Test, scenario: Scenario, destination: Qemu, snapshot: st
     return
   }
   const address = scenario.transport === 'tcp' ? 'tcp:127.0.0.1:0' : `unix:${join(destination.dir, 'send.sock')}`
-  const uri = await destination.listen(address, { multifdChannels: scenario.channels })
+  const parameters = compressionParameters(scenario)
+  const uri = await destination.listen(address, { multifdChannels: scenario.channels, parameters })
   const oneWay = scenario.returnPath === false ? ['--no-return-path'] : []
-  const cli = new Cli('send', snapshot, uri, ...channelArguments(scenario), ...oneWay)
+  const cli = new Cli('send', snapshot, uri, ...channelArguments(scenario), ...oneWay, ...sendArguments(scenario))
   t.teardown(() => cli.kill())
   await bothEnd(t, cli, destination.waitMigration(), `${destination.version} says that it is loaded`)
 }
 
 /** Starts the migration; a running guest is let go only after some passes. */
 async function leave(source: Qemu, { guest }: Scenario, to: Parameters<Qemu['migrate']>[0]): Promise<void> {
-  await source.migrate({ ...to, parameters: { 'downtime-limit': guest === 'running' ? 0 : 300 } })
+  const parameters = { ...to.parameters, 'downtime-limit': guest === 'running' ? 0 : 300 }
+  await source.migrate({ ...to, parameters })
   if (guest !== 'running') return
   await source.waitPasses(passes)
   await source.command('migrate-set-parameters', { 'downtime-limit': 10_000 })
@@ -208,4 +224,24 @@ async function within<T>(promise: Promise<T>, what: unknown): Promise<T> {
 
 function channelArguments({ channels }: Scenario): string[] {
   return channels === undefined ? ['--no-multifd'] : ['--channels', String(channels)]
+}
+
+function compressionParameters({ compression }: Scenario): Record<string, string | number> {
+  if (!compression || compression.method === 'auto') return {}
+  const { method, level } = compression
+  return { 'multifd-compression': method, ...(level !== undefined && { [`multifd-${method}-level`]: level }) }
+}
+
+function zeroPageParameters({ from, zeroPages }: Scenario): Record<string, string> {
+  // 7.2 has one way only, which later ones call legacy.
+  return zeroPages === undefined || from === '7.2' ? {} : { 'zero-page-detection': zeroPages }
+}
+
+function sendArguments({ compression, zeroPages }: Scenario): string[] {
+  const level = compression?.level
+  return [
+    ...(compression ? ['--compression', compression.method] : []),
+    ...(level === undefined ? [] : ['--compression-level', String(level)]),
+    ...(zeroPages === undefined ? [] : ['--zero-page-detection', zeroPages]),
+  ]
 }

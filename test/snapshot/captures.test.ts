@@ -15,8 +15,6 @@ import { type Capture, listCaptures, loadCapture } from '../support/captures.js'
 const REFUSED: Record<string, RegExp> = {
   compress: /COMPRESS_PAGE/,
   postcopy: /command POSTCOPY_\w+ of the source is not supported/,
-  zlib: /compression method 0x2 is not the agreed one/,
-  zstd: /compression method 0x4 is not the agreed one/,
   'config-subsections': /capability 'x-ignore-shared' of the source is not supported/,
 }
 

@@ -3,10 +3,9 @@
 import type { MultifdError } from '../../src/errors.js'
 import {
   badOffset,
-  clearOffsets,
   decodePacketFields,
   encodeBlockName,
-  encodePacketFields,
+  encodeSyncPacket,
   OFFSETS_OFFSET,
   PACKET_DATA_SIZE,
   PacketHeader,
@@ -24,12 +23,16 @@ export class WholeHeader extends PacketHeader {
 }
 
 export function encodePacketHeader(view: DataView, at: number, header: WholeHeader, idstr: Uint8Array): void {
-  const used = header.normalPages + header.zeroPages
-  encodePacketFields(view, at, { ...header, pagesAlloc: header.offsets.length })
-  view.setUint32(at + 12, header.pagesAlloc)
+  encodeSyncPacket(view, at, header.pagesAlloc, header.packetNum)
+  view.setUint32(at + 8, header.flags)
+  view.setUint32(at + 16, header.normalPages)
+  view.setUint32(at + 20, header.nextPacketSize)
+  view.setUint32(at + 32, header.zeroPages)
   encodeBlockName(view, at, idstr)
-  for (let i = 0; i < used; i++) view.setBigUint64(at + OFFSETS_OFFSET + 8 * i, BigInt(header.offsets[i]!))
-  clearOffsets(view, at, used, header.offsets.length)
+  const used = header.normalPages + header.zeroPages
+  for (let i = 0; i < header.offsets.length; i++) {
+    view.setBigUint64(at + OFFSETS_OFFSET + 8 * i, i < used ? BigInt(header.offsets[i]!) : 0n)
+  }
 }
 
 export function decodePacketHeader(view: DataView, at: number, pagesPerPacket: number, into: WholeHeader): void {

@@ -250,10 +250,6 @@ t.test('alignment goes by the page size of the layout', async (t) => {
   throwsCode(t, () => decodeInto(naiveHeader({ ...fields, offsets: [4096] }, n), n), 'ERR_MULTIFD_PROTOCOL', '65536')
 })
 
-t.test('more pages than slots are not encoded', async (t) => {
-  throwsCode(t, () => fastHeader({ ...DATA, normalPages: 128, zeroPages: 1 }, N), 'ERR_MULTIFD_ARGUMENT', '129 pages')
-})
-
 t.test('block names', async (t) => {
   for (const name of ['a', 'pc.ram', '0000:00:02.0/vmem0', 'x'.repeat(255)]) {
     const idstr = encodeIdstr(name)

@@ -1,0 +1,39 @@
+// Compression methods and levels as the benchmark names them: `none`, `zlib:1`, `zstd:3`.
+
+import { InvalidArgumentError } from 'commander'
+import type { MigrationParameters } from '../src/index.js'
+
+const LEVELS = { none: 0, zlib: 9, zstd: 20 } as const
+type Name = keyof typeof LEVELS
+
+/** A name, and a level where there is one. */
+export type Method = Name | `${Name}:${number}`
+
+/** A list of methods, with commas between. */
+export function methods(text: string): Method[] {
+  const words = text.split(',')
+  for (const word of words) {
+    const [, name = '', level = '0'] = /^(\w+)(?::(\d+))?$/.exec(word) ?? []
+    if (!Object.hasOwn(LEVELS, name) || Number(level) > LEVELS[name as Name]) {
+      throw new InvalidArgumentError('It must be of none, zlib:0 to zlib:9, zstd:0 to zstd:20.')
+    }
+  }
+  return words as Method[]
+}
+
+/** Our parameters for a method. */
+export function parametersOf(method: Method): Partial<MigrationParameters> {
+  const [name, level] = method.split(':')
+  if (name === 'none') return {}
+  const parameters = {
+    multifdCompression: name,
+    ...(level !== undefined && { [name === 'zlib' ? 'multifdZlibLevel' : 'multifdZstdLevel']: Number(level) }),
+  }
+  return parameters as Partial<MigrationParameters>
+}
+
+/** QEMU's parameters for a method, `none` too: a QEMU keeps what it was told for the migration before. */
+export function qemuParametersOf(method: Method): Record<string, string | number> {
+  const [name = 'none', level] = method.split(':')
+  return { 'multifd-compression': name, ...(level !== undefined && { [`multifd-${name}-level`]: Number(level) }) }
+}

@@ -1,0 +1,84 @@
+// A guest in memory: received once, and sent to other QEMUs as often as wanted, without a file.
+
+import { MultifdError } from '../errors.js'
+import type { Logger } from '../log.js'
+import { Receiver } from '../migration/destination.js'
+import type { GuestImage } from '../migration/memory-target.js'
+import type { MigrationParameters } from '../migration/parameters.js'
+import { MigrationSource } from '../migration/source.js'
+import { RamBlock } from '../ram/block.js'
+import type { ReceiveSnapshotOptions } from './receive.js'
+
+export interface SendGuestOptions {
+  parameters?: Partial<MigrationParameters>
+  /** The guest's uuid; default: the one it came with. */
+  uuid?: string
+  logger?: Logger
+}
+
+/** What {@link GuestReceiver} received. Its memory lasts as long as this object. */
+export class Guest {
+  readonly machineType: string
+  readonly uuid: string | undefined
+  /** Its RAM blocks: to look at, or to change before the guest goes on elsewhere. */
+  readonly ram: readonly RamBlock[]
+  readonly #image: GuestImage
+
+  constructor(image: GuestImage) {
+    this.#image = image
+    this.machineType = image.configuration.machineType
+    this.uuid = image.configuration.uuid ?? image.uuid
+    this.ram = image.blocks.map((handle) => RamBlock.from(handle))
+  }
+
+  /**
+   * A source that migrates the guest to a QEMU of the same machine type, memory and devices. Any number of them may run at
+   * once, and each may migrate again.
+   *
+   * @throws MultifdError ERR_MULTIFD_ARGUMENT
+   */
+  source(options: SendGuestOptions = {}): MigrationSource {
+    const { parameters, logger, uuid = this.uuid } = options
+    const { configuration, ramSectionId, beforeRam, afterRam, switchoverStart, deviceState } = this.#image
+    return new MigrationSource(
+      {
+        ram: [...this.ram],
+        machineType: this.machineType,
+        ...(parameters === undefined ? {} : { parameters }),
+        ...(uuid === undefined ? {} : { uuid }),
+        ...(logger === undefined ? {} : { logger }),
+      },
+      {
+        ramSectionId,
+        beforeRam,
+        afterRam,
+        switchoverStart,
+        deviceState,
+        validateUuid: configuration.uuid !== undefined,
+        ...(configuration.pageBits === undefined ? {} : { pageBits: configuration.pageBits }),
+      },
+    )
+  }
+}
+
+/** A destination that keeps a QEMU's guest in this process's memory. No block may have more than 4 GiB. */
+export class GuestReceiver extends Receiver {
+  #guest: Guest | undefined
+
+  /** @throws MultifdError ERR_MULTIFD_ARGUMENT */
+  constructor(options: ReceiveSnapshotOptions = {}) {
+    const { machineType, ...rest } = options
+    super(rest, { kind: 'memory', machineType })
+  }
+
+  /**
+   * What came, once {@link Receiver.completed} has resolved.
+   *
+   * @throws MultifdError ERR_MULTIFD_STATE before
+   */
+  get guest(): Guest {
+    if (!this.image) throw new MultifdError('ERR_MULTIFD_STATE', 'no guest has come yet')
+    this.#guest ??= new Guest(this.image)
+    return this.#guest
+  }
+}
