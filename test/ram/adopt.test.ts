@@ -62,6 +62,33 @@ t.test('a buffer that begins on a page will do', (t) => {
   t.end()
 })
 
+t.test('shared memory is handed to other threads, as a WebAssembly.Memory where it is one', async (t) => {
+  const own = (): { buffer: SharedArrayBuffer } => new WebAssembly.Memory({ initial: 16, maximum: 16, shared: true })
+  const memory = own()
+  const kinds = { memory, buffer: own().buffer, 'an object that has a buffer': { buffer: own().buffer } }
+  for (const [kind, adopted] of Object.entries(kinds)) {
+    const block = RamBlock.adopt({ idstr: 'heap', memory: adopted, dirtyLog: 'explicit' })
+    const buffer = adopted instanceof SharedArrayBuffer ? adopted : adopted.buffer
+    t.equal(block.memory, buffer, kind)
+    t.equal(block.handle.memory, adopted === memory ? memory : undefined)
+    t.equal(block.handle.keep, adopted === memory ? undefined : buffer)
+    t.equal(block.fileBacked, false)
+    block.bytes(5 * PAGE, 1)[0] = 1
+    t.equal(block.zeroPages(0, 8), 0xff & ~(1 << 5), 'the page that is not zero')
+    t.ok(block.hasZeroPage(0, 256))
+    t.equal(RamBlock.from(block.handle).place(5 * PAGE, PAGE).bytes.buffer, buffer)
+    await new PageWriter(block, { first: 8, count: 8, once: true }).ended()
+    t.equal(new Int32Array(buffer)[(8 * PAGE) / 4], stampOf(8), 'written by another thread')
+    const there = RamBlock.adopt({ idstr: 'heap', memory: own(), dirtyLog: 'explicit' })
+    const destination = new MigrationDestination({ ram: [there], parameters })
+    const source = new MigrationSource({ ram: [block], parameters })
+    await source.migrate(await destination.listen('tcp:127.0.0.1:0'))
+    await destination.completed
+    t.equal(Buffer.compare(there.bytes(), block.bytes()), 0, 'the same memory')
+    await Promise.all([source.close(), destination.close()])
+  }
+})
+
 t.test('memory that has grown is no longer the block', { skip }, async (t) => {
   const program = wasmProgram(16)
   const shared = new WebAssembly.Memory({ initial: 16, maximum: 64, shared: true })
