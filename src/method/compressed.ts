@@ -92,8 +92,9 @@ export class CompressedSend implements SendMethod {
 export class CompressedRecv implements RecvMethod {
   readonly flag: number
   readonly #decompressor: Decompressor
-  readonly #chunk = new PinnedBuffer(MAX_PAYLOAD_SIZE)
-  readonly #range = { address: this.#chunk.address, size: MAX_PAYLOAD_SIZE }
+  /** Where a payload lies before it is expanded. */
+  readonly chunk = new PinnedBuffer(MAX_PAYLOAD_SIZE)
+  readonly #range = { address: this.chunk.address, size: MAX_PAYLOAD_SIZE }
 
   readonly #spillByte = new PinnedBuffer(1)
   readonly #spill: Span = { address: this.#spillByte.address, bytes: this.#spillByte.bytes, at: 0, length: 1 }
@@ -111,7 +112,7 @@ export class CompressedRecv implements RecvMethod {
     const { pageSize } = block
     const expected = runs.pages * pageSize
     let got = 0
-    this.#decompressor.begin(this.#chunk, size)
+    this.#decompressor.begin(this.chunk, size)
     for (let run = 0; run < runs.count; run++) {
       const offset = runs.first(run) * pageSize
       const length = runs.length(run) * pageSize
