@@ -6,3 +6,9 @@ export const FAULT = {
   /** A sending channel does not wait for its zero-copy sends at SYNC: shows what the flush is for. */
   sendWithoutFlush: 2,
 } as const
+
+/** What a kernel can lack. */
+export type KernelFeature = 'userfaultfd' | 'wp-async' | 'wp-unpopulated' | 'wp-shmem' | 'pagemap-scan'
+
+/** Features that a test takes from the kernel, in the thread that adds them: the call that needs one fails as it would. */
+export const missingFromKernel = new Set<KernelFeature>()

@@ -8,7 +8,14 @@ import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { RecvMethod } from '../method/method.js'
 import { type MethodName, RecvMethods } from '../method/methods.js'
 import { RamBlock } from '../ram/block.js'
-import { checkPage, type LoadBlock, type LoadBlockHandle, loadBlockFrom } from '../ram/load-block.js'
+import {
+  arePopulated,
+  checkPage,
+  checkPopulated,
+  type LoadBlock,
+  type LoadBlockHandle,
+  loadBlockFrom,
+} from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
 import type { MigrationShm } from '../shm/migration-shm.js'
 import type { HeaderMemory, PacketMemory } from '../shm/packet-memory.js'
@@ -206,7 +213,7 @@ export class RecvLoop {
       normal.at,
       zero.at,
     )
-    if (size < 0) return false
+    if (size < 0 || !arePopulated(block, normal) || !arePopulated(block, zero)) return false
     const header = this.#header
     header.flags = flag
     header.nextPacketSize = size
@@ -263,6 +270,7 @@ export class RecvLoop {
       checkPage(block, readOffset(view, 0, index))
     }
     runs.wrote(found, count)
+    checkPopulated(block, runs)
   }
 
   #expect(size: number): void {

@@ -47,6 +47,8 @@ export interface DestinationPlan {
   uuid?: string
   /** Lets pages be missing at the end, as where a guest's balloon gave them back. */
   allowMissingPages: boolean
+  /** Whether the program makes its blocks resident before pages arrive. */
+  prealloc?: boolean
 }
 
 export type DestinationTask = CoordinatorTask & DestinationPlan
@@ -78,6 +80,7 @@ class DestinationRun {
   #ram: RamLoad | undefined
   #ramSectionId = -1
   #ramEnded = false
+  #preallocated = false
   readonly #early = new EarlySections()
   #switchoverStart = false
 
@@ -233,10 +236,19 @@ class DestinationRun {
       if (header.sectionId !== this.#ramSectionId) {
         throw new MultifdError('ERR_MULTIFD_PROTOCOL', `section ${header.sectionId} goes on without having begun`)
       }
+      this.#preallocate()
       this.#ram!.loadSection()
       this.#ramEnded = header.type === SECTION.end
     }
     decodeFooter(this.#reader, header.sectionId)
+  }
+
+  // Once the early sections have said what is populated, on whichever side of the RAM set-up they came.
+  #preallocate(): void {
+    if (!this.#plan.prealloc || this.#preallocated) return
+    this.#preallocated = true
+    this.#coordinator.ask({ type: 'preallocate' })
+    this.#coordinator.noteProgress()
   }
 
   #beginRam(header: SectionIntroduction, configuration: Configuration, pageSize: number): void {

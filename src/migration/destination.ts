@@ -6,6 +6,7 @@ import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js
 import type { Logger } from '../log.js'
 import type { SocketAddress } from '../os/socket.js'
 import type { RamBlock, RamBlockHandle } from '../ram/block.js'
+import { preallocate } from '../ram/prealloc.js'
 import { parseUuid } from '../wire/bytes.js'
 import type { DestinationPlan } from './destination-coordinator.js'
 import type { GuestImage } from './memory-target.js'
@@ -13,6 +14,7 @@ import { Migration } from './migration.js'
 import { checkCompression, completeParameters, type MigrationParameters } from './parameters.js'
 import { PROGRAM_MACHINE_TYPE } from './source.js'
 import type { MigrationStatistics } from './statistics.js'
+import type { MigrationThreads } from './threads.js'
 
 /** What the worker receives into: see workers/destination.ts. */
 export type TargetPlan =
@@ -36,12 +38,20 @@ export interface MigrationDestinationOptions extends ReceiveOptions {
   ram: RamBlock[]
   /** Default `multifd`. The source must name the same. */
   machineType?: string
+  /**
+   * Makes what is populated of the blocks resident before pages arrive, in parallel, and fails early where memory runs
+   * short. Default false: nothing is touched before a page comes for it.
+   */
+  prealloc?: boolean
 }
 
 /** Receives into whatever its target plan says. */
 export class Receiver extends Migration {
   readonly #options: ReceiveOptions
   readonly #target: TargetPlan
+  readonly #ram: readonly RamBlock[]
+  readonly #prealloc: boolean
+  #preallocating: Promise<void> | undefined
   #listener: Listener | undefined
   #completed: Promise<MigrationStatistics> | undefined
   /** The source's machine type, once its configuration came. */
@@ -50,8 +60,15 @@ export class Receiver extends Migration {
   blocks: { idstr: string; size: number }[] = []
   protected image: GuestImage | undefined
 
-  constructor(options: ReceiveOptions, target: TargetPlan) {
+  /** @param own the program's own blocks that are received into, if any */
+  constructor(
+    options: ReceiveOptions,
+    target: TargetPlan,
+    own: { ram: readonly RamBlock[]; prealloc: boolean } | undefined = undefined,
+  ) {
     super(completeParameters(options.parameters, 'destination'), options.logger)
+    this.#ram = own?.ram ?? []
+    this.#prealloc = own?.prealloc ?? false
     this.#options = options
     this.#target = target
     if (options.uuid !== undefined) parseUuid(options.uuid)
@@ -62,7 +79,7 @@ export class Receiver extends Migration {
    *
    * @returns the URI with the real port, once connections are accepted
    * @throws MultifdError ERR_MULTIFD_LISTEN, ERR_MULTIFD_ARGUMENT, ERR_MULTIFD_UNSUPPORTED; ERR_MULTIFD_STATE when it
-   * listens already
+   * listens already, or adopted memory has grown
    */
   async listen(uri: string, { signal }: { signal?: AbortSignal } = {}): Promise<string> {
     const parsed = parseUri(uri)
@@ -74,11 +91,14 @@ export class Receiver extends Migration {
     if (!this.busy) await this.settled()
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
     if (this.busy) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
+    for (const block of this.#ram) block.checkSame()
     const from = this.#open(parsed, addresses)
+    const preallocation = new AbortController()
     const plan: DestinationPlan & { target: TargetPlan } = {
       from,
       ...(this.#options.uuid === undefined ? {} : { uuid: this.#options.uuid.toLowerCase() }),
       allowMissingPages: this.#options.allowMissingPages ?? false,
+      prealloc: this.#prealloc,
       target: this.#target,
     }
     this.#completed = this.run({
@@ -94,13 +114,19 @@ export class Receiver extends Migration {
       channelPlan: { compression: this.parameters.multifdCompression },
       signal,
       ...(this.#options.faults === undefined ? {} : { faults: this.#options.faults }),
-      onMessage: (message) => {
+      onMessage: (message, threads) => {
+        if (message.type === 'preallocate') this.#preallocating = this.#preallocate(threads, preallocation.signal)
         if (message.type === 'image') this.image = message.image
         if (message.type !== 'set-up') return
         this.machineType = message.machineType
         this.blocks = message.blocks
       },
-    }).finally(() => this.#listener?.close())
+    }).finally(async () => {
+      this.#listener?.close()
+      // A migration that failed meanwhile leaves nobody at work on the program's memory.
+      preallocation.abort()
+      await this.#preallocating
+    })
     // Whoever wants the outcome asks for `completed`; a program that does not must not die of it.
     this.#completed.catch(() => {})
     const bound = this.#listener?.uri ?? parsed
@@ -123,6 +149,15 @@ export class Receiver extends Migration {
     this.#listener?.close()
   }
 
+  async #preallocate(threads: MigrationThreads, signal: AbortSignal): Promise<void> {
+    try {
+      await preallocate(this.#ram, { signal })
+      threads.shm.answers.post()
+    } catch (error) {
+      threads.fail(MultifdError.from(error))
+    }
+  }
+
   #open(uri: MigrationUri, addresses: SocketAddress[]): DestinationPlan['from'] {
     this.#listener = undefined
     if (uri.transport === 'fd') return { fd: uri.fd }
@@ -139,8 +174,8 @@ export class Receiver extends Migration {
 export class MigrationDestination extends Receiver {
   /** @throws MultifdError ERR_MULTIFD_ARGUMENT for parameters, a uuid or blocks that are not valid */
   constructor(options: MigrationDestinationOptions) {
-    const { ram, machineType = PROGRAM_MACHINE_TYPE, ...rest } = options
+    const { ram, machineType = PROGRAM_MACHINE_TYPE, prealloc = false, ...rest } = options
     if (ram.length === 0) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'there is no RAM block to receive into')
-    super(rest, { kind: 'program', blocks: ram.map(({ handle }) => handle), machineType })
+    super(rest, { kind: 'program', blocks: ram.map(({ handle }) => handle), machineType }, { ram, prealloc })
   }
 }

@@ -13,6 +13,8 @@ export type CoordinatorMessage =
   | { type: 'stop-program' }
   /** Source: a channel that had no thread needs one. */
   | { type: 'start-channel'; channel: number }
+  /** Destination: asks for the program's blocks to be made resident; answered through the semaphore. */
+  | { type: 'preallocate' }
   /** Destination: what the stream said of its machine and RAM. */
   | { type: 'set-up'; machineType: string; blocks: { idstr: string; size: number }[]; pageSize: number }
   /** Destination: the guest that was received into memory. */

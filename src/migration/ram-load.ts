@@ -4,7 +4,7 @@ import type { RecvBlocks } from '../channel/recv.js'
 import { MultifdError } from '../errors.js'
 import type { StreamReader } from '../io/stream-reader.js'
 import { RamBlock } from '../ram/block.js'
-import { checkPage, type LoadBlock } from '../ram/load-block.js'
+import { checkPage, excuseDiscarded, type LoadBlock } from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
 import { PageRuns } from '../shm/page-runs.js'
 import {
@@ -92,6 +92,7 @@ export class RamLoad {
    */
   checkComplete(mayLack: (idstr: string) => boolean): void {
     for (const block of this.#blocks!) {
+      excuseDiscarded(block)
       const { received } = block
       const missing = block.pages - received.count()
       if (missing === 0 || mayLack(block.idstr)) continue

@@ -3,6 +3,7 @@
 import type { StreamWriter } from '../io/stream-writer.js'
 import { type RamBlock, ZERO_MASK_PAGES } from '../ram/block.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
+import { type DirtyLog, dirtyLogOf } from '../ram/dirty-log.js'
 import { COUNTER } from '../shm/layout.js'
 import type { PageRuns } from '../shm/page-runs.js'
 import { type PageKernel, pageKernel } from '../wasm/kernel.js'
@@ -30,6 +31,7 @@ export class RamSave {
   readonly #coordinator: Coordinator
   readonly #writer: StreamWriter
   readonly #options: RamSaveOptions
+  readonly #logs: DirtyLog[]
   readonly #kernel: PageKernel
   readonly #dirty: DirtyBitmap[]
   readonly #batch: PageRuns
@@ -46,9 +48,10 @@ export class RamSave {
     const { memory } = coordinator.shm.handle
     this.#kernel = pageKernel(memory)
     let at = coordinator.shm.dirtyAt
-    this.#dirty = options.blocks.map(({ pages }) => {
-      const bitmap = new DirtyBitmap(pages, memory, this.#kernel, at)
-      at += 4 * DirtyBitmap.words(pages)
+    this.#logs = options.blocks.map(dirtyLogOf)
+    this.#dirty = options.blocks.map((block) => {
+      const bitmap = new DirtyBitmap(block.pages, memory, this.#kernel, at, block)
+      at += 4 * DirtyBitmap.words(block.pages)
       return bitmap
     })
     this.#batch = coordinator.shm.batch()
@@ -65,16 +68,21 @@ export class RamSave {
 
   /** Everything is to be sent. What the logs gathered before is part of it. */
   start(): void {
-    for (const [index, block] of this.#options.blocks.entries()) {
-      this.#dirty[index]!.takeFrom(block.dirty)
+    for (const [index, log] of this.#logs.entries()) {
+      log.start()
       this.#dirty[index]!.setAll()
     }
+  }
+
+  /** Lets the dirty logs go. Idempotent. */
+  stop(): void {
+    for (const log of this.#logs) log.stop()
   }
 
   /** Takes over what the dirty logs gathered. Returns how many pages were new. */
   synchronise(): number {
     let added = 0
-    for (const [index, block] of this.#options.blocks.entries()) added += this.#dirty[index]!.takeFrom(block.dirty)
+    for (const [index, log] of this.#logs.entries()) added += log.synchronise(this.#dirty[index]!)
     return added
   }
 

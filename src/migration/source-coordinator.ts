@@ -98,6 +98,8 @@ class SourceRun {
       this.#switchover()
     } catch (error) {
       throw this.#betterReason(error)
+    } finally {
+      this.#ram.stop()
     }
   }
 
@@ -247,6 +249,8 @@ class SourceRun {
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, 0)
     const figures: Partial<Figures> = { downtime: performance.now() - stopped }
     this.#coordinator.tell({ type: 'figures', figures })
+    // Before the program goes on: its blocks are nobody's then.
+    this.#ram.stop()
     this.#coordinator.tell({ type: 'done' })
   }
 

@@ -6,7 +6,9 @@ import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js
 import type { Logger } from '../log.js'
 import { isStreamSocket } from '../os/socket.js'
 import type { RamBlock } from '../ram/block.js'
+import { BlockGuard } from '../ram/block-guard.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
+import { requireDirtyLog } from '../ram/dirty-log.js'
 import { parseUuid } from '../wire/bytes.js'
 import { encodeEof, encodeVmdescHeader } from '../wire/stream.js'
 import { Migration } from './migration.js'
@@ -78,7 +80,7 @@ export class MigrationSource extends Migration {
    *
    * @returns the figures, once the destination said that it has everything
    * @throws MultifdError with the first error's code; the program then runs on and its memory is as it was.
-   * ERR_MULTIFD_STATE when a migration runs already
+   * ERR_MULTIFD_STATE when a migration runs already, or adopted memory has grown
    */
   async migrate(uri: string, options: MigrateOptions = {}): Promise<MigrationStatistics> {
     const parsed = parseUri(uri)
@@ -90,13 +92,16 @@ export class MigrationSource extends Migration {
     if (!this.busy) await this.settled()
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
     if (this.busy) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
+    for (const { dirtyLog } of ram) requireDirtyLog(dirtyLog)
+    const guard = new BlockGuard(ram)
     const plan: SourcePlan = {
       ...this.#extras,
       destination: parsed.transport === 'fd' ? { fd: parsed.fd } : { addresses },
       blocks: ram.map(({ handle }) => handle),
       machineType,
       ...(uuid === undefined ? {} : { uuid }),
-      stopProgram: options.stop !== undefined,
+      // Whether adopted memory is still the same only this thread can tell, once nobody lets it grow any more.
+      stopProgram: options.stop !== undefined || guard.adopted,
     }
     this.#stopping = undefined
     this.logger.info({ uri: formatUri(parsed), channels: this.parameters.multifdChannels }, 'migrating')
@@ -118,21 +123,24 @@ export class MigrationSource extends Migration {
         ...(faults === undefined ? {} : { faults }),
         signal: options.signal,
         onMessage: (message, threads) => {
-          if (message.type === 'stop-program') this.#stopping = this.#stopProgram(options, threads)
+          if (message.type === 'pass') checkBlocks(guard, threads)
+          if (message.type === 'stop-program') this.#stopping = this.#stopProgram(options, threads, guard)
         },
       })
     } catch (error) {
       // A stop that is under way yet would halt the program after it was told to go on.
       await this.#stopping
-      if (this.#stopping) await options.resume?.()
+      if (this.#stopping && options.stop) await options.resume?.()
       throw error
+    } finally {
+      guard.release()
     }
   }
 
-  async #stopProgram({ stop }: MigrateOptions, threads: MigrationThreads): Promise<void> {
+  async #stopProgram({ stop }: MigrateOptions, threads: MigrationThreads, guard: BlockGuard): Promise<void> {
     try {
       await stop?.()
-      threads.shm.answers.post()
+      if (checkBlocks(guard, threads)) threads.shm.answers.post()
     } catch (cause) {
       const text = cause instanceof Error ? cause.message : String(cause)
       threads.fail(new MultifdError('ERR_MULTIFD_STATE', `the program could not be stopped: ${text}`, { cause }))
@@ -147,6 +155,16 @@ export class MigrationSource extends Migration {
     if (this.parameters.returnPath && !isStreamSocket(uri.fd)) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${uri.fd} is no socket: switch the return path off`)
     }
+  }
+}
+
+function checkBlocks(guard: BlockGuard, threads: MigrationThreads): boolean {
+  try {
+    guard.checkSame()
+    return true
+  } catch (error) {
+    threads.fail(MultifdError.from(error))
+    return false
   }
 }
 

@@ -27,9 +27,13 @@ interface Libc {
   poll(fds: Uint8Array, count: number, timeoutMs: number): number
   close(fd: number): number
   fcntl(fd: number, command: number, argument: number): number
+  ioctl(fd: number, request: number, argument: number): number
+  syscall(number: number, argument: number): number
+  read(fd: number, buffer: Address, length: number): number
   mmap(address: Address, length: number, protection: number, flags: number, fd: number, offset: number): Address
   munmap(address: Address, length: number): number
   madvise(address: Address, length: number, advice: number): number
+  mincore(address: Address, length: number, residency: Address): number
   memcmp(a: Address, b: Address, length: number): number
   memcpy(to: Address, from: Address, length: number): Address
   memset(to: Address, byte: number, length: number): Address
@@ -67,9 +71,13 @@ const DECLARATIONS: Record<keyof Libc, string> = {
   poll: 'int poll(_Inout_ uint8_t *, unsigned long, int)',
   close: 'int close(int)',
   fcntl: 'int fcntl(int, int, intptr_t)',
+  ioctl: 'int ioctl(int, unsigned long, intptr_t)',
+  syscall: 'intptr_t syscall(intptr_t, intptr_t)',
+  read: 'intptr_t read(int, uintptr_t, size_t)',
   mmap: 'uintptr_t mmap(uintptr_t, size_t, int, int, int, int64_t)',
   munmap: 'int munmap(uintptr_t, size_t)',
   madvise: 'int madvise(uintptr_t, size_t, int)',
+  mincore: 'int mincore(uintptr_t, size_t, uintptr_t)',
   memcmp: 'int memcmp(uintptr_t, uintptr_t, size_t)',
   memcpy: 'uintptr_t memcpy(uintptr_t, uintptr_t, size_t)',
   memset: 'uintptr_t memset(uintptr_t, int, size_t)',
@@ -156,6 +164,12 @@ export const ERRNO = {
   connectionRefused: constants.errno.ECONNREFUSED,
   invalid: constants.errno.EINVAL,
   noSpace: constants.errno.ENOSPC,
+  noMemory: constants.errno.ENOMEM,
+  busy: constants.errno.EBUSY,
+  notPermitted: constants.errno.EPERM,
+  noSystemCall: constants.errno.ENOSYS,
+  noIoctl: constants.errno.ENOTTY,
+  notSupported: constants.errno.EOPNOTSUPP,
   noBuffers: constants.errno.ENOBUFS,
   pipe: constants.errno.EPIPE,
 } as const

@@ -16,6 +16,7 @@ const MAP_PRIVATE = 0x02
 const MAP_ANONYMOUS = 0x20
 const MAP_NORESERVE = 0x4000
 const MADV_HUGEPAGE = 14
+const MADV_NOHUGEPAGE = 15
 const MADV_POPULATE_READ = 22
 const MADV_POPULATE_WRITE = 23
 const MAP_FAILED = 2 ** 64
@@ -51,10 +52,12 @@ function map(length: number, protection: number, flags: number, fd: number, offs
 /**
  * Maps bytes [offset, offset + length) of an open file, shared: what is written there is the file's content.
  *
+ * @param reserve whether huge pages are set aside for all of it at once
  * @throws MultifdError ERR_MULTIFD_FILE
  */
-export function mapFile(fd: number, offset: number, length: number, writable: boolean): Mapping {
-  return map(length, writable ? PROT_READ_WRITE : PROT_READ, MAP_SHARED, fd, offset, 'a file')
+export function mapFile(fd: number, offset: number, length: number, writable: boolean, reserve = true): Mapping {
+  const flags = MAP_SHARED | (reserve ? 0 : MAP_NORESERVE)
+  return map(length, writable ? PROT_READ_WRITE : PROT_READ, flags, fd, offset, 'a file')
 }
 
 /** Maps fresh memory that reads as zero and takes no room before it is written. */
@@ -65,6 +68,14 @@ export function mapAnonymous(length: number): Mapping {
 /** Asks for huge pages over a range. They make the first touch of memory many times cheaper; a refusal is harmless. */
 export function adviseHugePages(address: number, length: number): void {
   libc().madvise(address, length, MADV_HUGEPAGE)
+}
+
+/** Bytes of a huge page of memory that the kernel hands out by itself. */
+export const HUGE_PAGE_SIZE = 2 ** 21
+
+/** Wants none of them over a range: one would take memory for its whole 2 MiB at the first touch. */
+export function adviseSmallPages(address: number, length: number): void {
+  libc().madvise(address, length, MADV_NOHUGEPAGE)
 }
 
 /** Makes a range resident now. Returns false where the kernel can not (before 5.14) or memory runs short. */

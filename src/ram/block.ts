@@ -1,52 +1,30 @@
 // A RAM block: named memory that migrates, by address for the kernel and by views for the program.
 
-import { closeSync, fstatSync, ftruncateSync, openSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { MultifdError } from '../errors.js'
+import { type Backing, MEMORY_BACKING } from '../os/backing.js'
 import { ERRNO, errno, errnoName } from '../os/libc.js'
-import {
-  addressOf,
-  adviseHugePages,
-  HOST_PAGE_SIZE,
-  isZero,
-  type Mapping,
-  mapFile,
-  NO_ROOM,
-  populate,
-  populateRead,
-  viewOf,
-} from '../os/memory.js'
+import { HOST_PAGE_SIZE, type Mapping, NO_ROOM, populate, populateRead, viewOf } from '../os/memory.js'
+import { cachedBytes, dropPages, ownedBytes, removePages } from '../os/residency.js'
 import { SharedBitmap } from '../shm/bitmap.js'
 import type { PageRuns } from '../shm/page-runs.js'
-import { MEMORY_MAX, makeSharedMemory, type PageKernel, pageKernel, type SharedMemory } from '../wasm/kernel.js'
-import { encodeIdstr } from '../wire/multifd-packet.js'
-import { FileHoles, type FilePlace } from './file-holes.js'
+import { MEMORY_MAX, type SharedMemory } from '../wasm/kernel.js'
+import { type AdoptableMemory, AdoptedMemory } from './adopted-memory.js'
+import type { MapFileOptions, RamBlockHandle, RamBlockOptions } from './block-handle.js'
+import { adoptMemory, allocateMemory, freshMemory, mapFileMemory, stagingMemory } from './block-memory.js'
+import type { DirtyLogKind } from './dirty-log.js'
+import { RamDiscardManager } from './discard-manager.js'
+import { FileHoles } from './file-holes.js'
+import { ZeroPages } from './zero-pages.js'
+
+export type { RamBlockHandle, RamBlockOptions } from './block-handle.js'
+export { ZERO_MASK_PAGES } from './zero-pages.js'
 
 /** Largest block that {@link RamBlock.allocate} makes: what a shared WebAssembly.Memory can hold. */
 export const ALLOCATE_MAX = MEMORY_MAX
 const WINDOW = 2 ** 30
 // Pages that a call of its own maps faster than the faults do, which map some neighbours too.
 const WORTH_MAPPING = 8
-/** Most pages that {@link RamBlock.zeroPages} looks at. */
-export const ZERO_MASK_PAGES = 32
-
-/** A block as another thread gets it: structured clone passes it on, and {@link RamBlock.from} makes a block of it. */
-export interface RamBlockHandle {
-  idstr: string
-  /** Bytes. */
-  size: number
-  /** Bytes of a target page, the unit of migration. */
-  pageSize: number
-  /** Of the first byte, in this process. */
-  address: number
-  /** The memory itself where it is JavaScript's, so that it lives as long as a thread of ours uses its address. */
-  memory?: SharedMemory
-  /** The explicit dirty log, one bit a page. */
-  dirty: SharedArrayBuffer
-  /** Pages that have data; the others are zero whatever lies there. Absent: the memory itself tells. */
-  populated?: SharedArrayBuffer
-  /** The mapped file, where its holes can be asked for. */
-  file?: FilePlace
-}
 
 export class RamBlock {
   readonly idstr: string
@@ -56,28 +34,42 @@ export class RamBlock {
   /** Pages that the program changed since the migration last looked. See {@link markDirty}. */
   readonly dirty: SharedBitmap
   readonly populated: SharedBitmap | undefined
+  /** How a migration learns what the program changes. */
+  readonly dirtyLog: DirtyLogKind
+  /** What stands behind the memory. */
+  readonly backing: Backing
+  /** Of a sparse block: what of it has content. */
+  readonly discardManager: RamDiscardManager | undefined
   /** Number of target pages, and log2 of the bytes of one. */
   readonly pages: number
   readonly pageShift: number
   readonly #memory: SharedMemory | undefined
-  #kernel: PageKernel | undefined
+  readonly #keep: SharedArrayBuffer | undefined
+  readonly #adopted: AdoptedMemory | undefined
+  readonly #zeroPages: ZeroPages
   readonly #windows: Uint8Array[] = []
   readonly #holes: FileHoles | undefined
   #whole: Uint8Array | undefined
   #mapping: Mapping | undefined
 
-  private constructor(handle: RamBlockHandle, mapping?: Mapping) {
+  private constructor(handle: RamBlockHandle, mapping?: Mapping, adopted?: AdoptedMemory) {
     this.idstr = handle.idstr
     this.size = handle.size
     this.pageSize = handle.pageSize
     this.address = handle.address
     this.#memory = handle.memory
+    this.#keep = handle.keep
     this.pages = handle.size / handle.pageSize
     this.pageShift = 31 - Math.clz32(handle.pageSize)
     this.dirty = new SharedBitmap(this.pages, handle.dirty)
     this.populated = handle.populated && new SharedBitmap(this.pages, handle.populated)
+    this.dirtyLog = handle.dirtyLog ?? 'explicit'
+    this.backing = handle.backing ?? MEMORY_BACKING
+    this.discardManager = handle.sparse && new RamDiscardManager(this, handle.sparse)
     this.#holes = handle.file && new FileHoles(handle.file)
+    this.#zeroPages = new ZeroPages(this, handle.memory, this.#holes)
     this.#mapping = mapping
+    this.#adopted = adopted
   }
 
   /**
@@ -87,28 +79,28 @@ export class RamBlock {
    * @param options.size in bytes, a multiple of 4096, up to 4 GiB; any number of blocks
    * @throws MultifdError ERR_MULTIFD_ARGUMENT for a bad name or size, ERR_MULTIFD_UNSUPPORTED off Linux
    */
-  static allocate(options: { idstr: string; size: number }): RamBlock {
-    const { idstr, size } = checkShape(options)
-    return RamBlock.allocateFor({ idstr, size, pageSize: HOST_PAGE_SIZE })
+  static allocate(options: RamBlockOptions): RamBlock {
+    const block = new RamBlock(allocateMemory(options))
+    if (options.prealloc) block.#populate()
+    return block
   }
 
   /** The same for the pages of another machine. */
-  static allocateFor({ idstr, size, pageSize }: { idstr: string; size: number; pageSize: number }): RamBlock {
-    if (size > ALLOCATE_MAX) {
-      throw new MultifdError(
-        'ERR_MULTIFD_ARGUMENT',
-        `block '${idstr}': allocate makes up to 4 GiB; map a file for more`,
-      )
-    }
-    let memory: SharedMemory
-    try {
-      memory = makeSharedMemory(size)
-    } catch (cause) {
-      throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `block '${idstr}': no memory for ${size} bytes`, { cause })
-    }
-    const address = addressOf(new Uint8Array(memory.buffer))
-    adviseHugePages(address, size)
-    return new RamBlock({ idstr, size, pageSize, address, memory, dirty: new SharedBitmap(size / pageSize).buffer })
+  static allocateFor(shape: { idstr: string; size: number; pageSize: number }): RamBlock {
+    return new RamBlock(freshMemory(shape))
+  }
+
+  /**
+   * Memory that other code owns, as it is: a WebAssembly.Memory, shared or not, or a buffer that begins on a page. The
+   * block covers what is there now. The program writes as it likes, from any thread and through the kernel, and need
+   * mark nothing; it must not let the memory grow while it migrates.
+   *
+   * @param options.dirtyLog default `kernel`
+   * @throws MultifdError ERR_MULTIFD_ARGUMENT for a bad name or memory, ERR_MULTIFD_UNSUPPORTED off Linux
+   */
+  static adopt(options: { idstr: string; memory: AdoptableMemory; dirtyLog?: DirtyLogKind }): RamBlock {
+    const adopted = new AdoptedMemory(options.idstr, options.memory)
+    return new RamBlock(adoptMemory(adopted, options.dirtyLog), undefined, adopted)
   }
 
   /**
@@ -118,60 +110,21 @@ export class RamBlock {
    * @param options.offset in bytes, a multiple of 4096
    * @throws MultifdError ERR_MULTIFD_ARGUMENT, ERR_MULTIFD_FILE
    */
-  static mapFile(options: {
-    idstr: string
-    path: string
-    size: number
-    offset?: number
-    writable?: boolean
-    pageSize?: number
-    populated?: SharedBitmap
-  }): RamBlock {
-    const { idstr, size } = checkShape(options)
-    const { path, offset = 0, writable = true, pageSize = HOST_PAGE_SIZE } = options
-    if (!Number.isSafeInteger(offset) || offset < 0 || offset % HOST_PAGE_SIZE !== 0) {
-      throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': offset ${offset} is not a multiple of 4096`)
-    }
-    let fd: number | undefined
+  static mapFile(options: MapFileOptions): RamBlock {
+    const { handle, mapping } = mapFileMemory(options)
+    const block = new RamBlock(handle, mapping)
     try {
-      fd = openSync(path, writable ? 'r+' : 'r')
-    } catch (cause) {
-      if (!writable || (cause as NodeJS.ErrnoException).code !== 'ENOENT') throw fileError(path, cause)
-    }
-    try {
-      fd ??= openSync(path, 'w+')
-      const length = fstatSync(fd).size
-      if (length < offset + size) {
-        if (!writable) {
-          throw new MultifdError(
-            'ERR_MULTIFD_FILE',
-            `${path} has ${length} bytes, block '${idstr}' needs ${offset + size}`,
-          )
-        }
-        ftruncateSync(fd, offset + size)
-      }
-      const mapping = mapFile(fd, offset, size, writable)
-      const dirty = new SharedBitmap(size / pageSize).buffer
-      const handle: RamBlockHandle = { idstr, size, pageSize, address: mapping.address, dirty }
-      if (options.populated) handle.populated = options.populated.buffer
-      else if (FileHoles.trusted(path)) {
-        handle.file = { fd, offset }
-        fd = undefined
-      }
-      return new RamBlock(handle, mapping)
-    } catch (cause) {
-      throw cause instanceof MultifdError ? cause : fileError(path, cause)
-    } finally {
-      if (fd !== undefined) closeSync(fd)
+      if (options.prealloc) block.#populate()
+      return block
+    } catch (error) {
+      block.close()
+      throw error
     }
   }
 
   /** Memory of a thread's own, in which pages lie between a connection and where they belong. */
   static staging(pages: number, pageSize: number): RamBlock {
-    const size = pages * pageSize
-    const memory = makeSharedMemory(size)
-    const address = addressOf(new Uint8Array(memory.buffer))
-    return new RamBlock({ idstr: 'staging', size, pageSize, address, memory, dirty: new SharedArrayBuffer(0) })
+    return new RamBlock(stagingMemory(pages, pageSize))
   }
 
   /** The block of a handle, in another thread of the same process. */
@@ -181,7 +134,7 @@ export class RamBlock {
 
   /** The memory itself where it is JavaScript's: for Atomics, and for the program's other threads. */
   get memory(): SharedArrayBuffer | undefined {
-    return this.#memory?.buffer
+    return this.#memory?.buffer ?? this.#keep
   }
 
   /** What another thread needs of this block. It must not outlive the block where that maps a file. */
@@ -189,7 +142,11 @@ export class RamBlock {
     const { idstr, size, pageSize, address, dirty, populated } = this
     const memory = this.#memory
     const handle: RamBlockHandle = { idstr, size, pageSize, address, dirty: dirty.buffer }
+    handle.backing = this.backing
+    handle.dirtyLog = this.dirtyLog
+    if (this.discardManager) handle.sparse = this.discardManager.handle
     if (memory) handle.memory = memory
+    if (this.#keep) handle.keep = this.#keep
     if (populated) handle.populated = populated.buffer
     if (this.#holes) handle.file = this.#holes.place
     return handle
@@ -197,7 +154,17 @@ export class RamBlock {
 
   /** Whether the memory is a mapped file's. */
   get fileBacked(): boolean {
-    return this.#memory === undefined
+    return this.backing.kind !== 'memory'
+  }
+
+  /** Whether other code owns the memory; known in the thread that adopted it. */
+  get adopted(): boolean {
+    return this.#adopted !== undefined
+  }
+
+  /** @throws MultifdError ERR_MULTIFD_STATE when adopted memory is not what it was; known in its own thread */
+  checkSame(): void {
+    this.#adopted?.checkSame()
   }
 
   /**
@@ -207,12 +174,18 @@ export class RamBlock {
    */
   bytes(offset = 0, length = Math.min(this.size - offset, WINDOW)): Uint8Array {
     this.#checkRange(offset, length)
-    if (this.#memory) return new Uint8Array(this.#memory.buffer, offset, length)
+    const buffer = this.#buffer()
+    if (buffer) return new Uint8Array(buffer, offset, length)
     const start = offset - (offset % WINDOW)
     if (offset + length > start + WINDOW) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${this.idstr}': a view may not cross a multiple of 1 GiB`)
     }
     return this.#window(start).subarray(offset - start, offset - start + length)
+  }
+
+  // All of the memory, where JavaScript has it in this thread.
+  #buffer(): ArrayBufferLike | undefined {
+    return this.memory ?? this.#adopted?.buffer
   }
 
   #window(start: number): Uint8Array {
@@ -228,8 +201,9 @@ export class RamBlock {
    */
   place(offset: number, length: number): { bytes: Uint8Array; at: number; length: number } {
     this.#checkRange(offset, length)
-    if (this.#memory) {
-      this.#whole ??= new Uint8Array(this.#memory.buffer, 0, this.size)
+    const buffer = this.#buffer()
+    if (buffer) {
+      this.#whole ??= new Uint8Array(buffer, 0, this.size)
       return { bytes: this.#whole, at: offset, length }
     }
     const at = offset % WINDOW
@@ -247,6 +221,52 @@ export class RamBlock {
     this.dirty.setRange(first, Math.floor((offset + length - 1) / this.pageSize) - first + 1)
   }
 
+  /** Calls `visit` with every range, in bytes, that has content: all of a block that is not sparse. */
+  replayPopulated(visit: (offset: number, length: number) => void): void {
+    if (this.discardManager) this.discardManager.replayPopulated(visit)
+    else visit(0, this.size)
+  }
+
+  /** Calls `visit` with every run of pages that have none. */
+  replayDiscardedPages(visit: (first: number, count: number) => void): void {
+    const { pageSize } = this
+    this.discardManager?.replayDiscarded((offset, length) => visit(offset / pageSize, length / pageSize))
+  }
+
+  /**
+   * Gives the memory of bytes [offset, offset + length), whole pages, back to the kernel; they read as zero afterwards,
+   * and are marked dirty.
+   *
+   * @throws MultifdError ERR_MULTIFD_UNSUPPORTED where the file system can not, ERR_MULTIFD_FILE
+   */
+  drop(offset: number, length: number): void {
+    this.#checkRange(offset, length)
+    const at = this.address + offset
+    const number = this.fileBacked ? removePages(at, length) : dropPages(at, length)
+    if (number === 0) {
+      this.markDirty(offset, length) // a kernel's log of a mapped file does not see it
+      return
+    }
+    const code = number === ERRNO.notSupported ? 'ERR_MULTIFD_UNSUPPORTED' : 'ERR_MULTIFD_FILE'
+    const message = `block '${this.idstr}': its memory can not be given back: ${errnoName(number)}`
+    throw new MultifdError(code, message, { errno: number, errnoName: errnoName(number), syscall: 'madvise' })
+  }
+
+  #populate(): void {
+    for (let at = 0; at < this.size; at += WINDOW) {
+      if (populate(this.address + at, Math.min(WINDOW, this.size - at))) continue
+      const number = errno()
+      throw new MultifdError('ERR_MULTIFD_FILE', NO_ROOM, { errno: number, errnoName: errnoName(number) })
+    }
+  }
+
+  /** Bytes of [offset, offset + length), whole pages, that take memory already. */
+  residentBytes(offset: number, length: number): number {
+    this.#checkRange(offset, length)
+    const at = this.address + offset
+    return this.fileBacked ? cachedBytes(at, length) : ownedBytes(at, length)
+  }
+
   /** Whether a page is zero. Reading does not make untouched memory resident. */
   isZeroPage(page: number): boolean {
     return this.zeroPages(page, 1) !== 0
@@ -257,30 +277,12 @@ export class RamBlock {
    * the block. Where a bitmap of populated pages is kept, it is believed.
    */
   zeroPages(first: number, count: number): number {
-    const { populated, pageSize } = this
-    if (populated) return ~populated.bits(first) & (count === 32 ? -1 : (1 << count) - 1)
-    if (this.#memory) {
-      this.#kernel ??= pageKernel(this.#memory)
-      return this.#kernel.zeroPages(first, count, this.pageShift)
-    }
-    let mask = 0
-    for (let i = 0; i < count; i++) {
-      const offset = (first + i) * pageSize
-      if (this.#holes?.isHole(offset, pageSize) || isZero(this.address + offset, pageSize)) mask |= 1 << i
-    }
-    return mask
+    return this.#zeroPages.mask(first, count)
   }
 
   /** Whether any of `count` pages from `first` on is zero. All must lie in the block. */
   hasZeroPage(first: number, count: number): boolean {
-    if (this.#memory && !this.populated) {
-      this.#kernel ??= pageKernel(this.#memory)
-      return this.#kernel.findZeroPage(first, count, this.pageShift) < count
-    }
-    for (let done = 0; done < count; done += ZERO_MASK_PAGES) {
-      if (this.zeroPages(first + done, Math.min(ZERO_MASK_PAGES, count - done)) !== 0) return true
-    }
-    return false
+    return this.#zeroPages.any(first, count)
   }
 
   /**
@@ -323,17 +325,4 @@ export class RamBlock {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${this.idstr}': [${offset}, +${length}) is outside of it`)
     }
   }
-}
-
-function checkShape({ idstr, size }: { idstr: string; size: number }): { idstr: string; size: number } {
-  encodeIdstr(idstr) // throws for a name that can not be on the wire
-  if (!Number.isSafeInteger(size) || size <= 0 || size % HOST_PAGE_SIZE !== 0) {
-    throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': size ${size} is not a multiple of 4096`)
-  }
-  return { idstr, size }
-}
-
-function fileError(path: string, cause: unknown): MultifdError {
-  const { code, message } = cause as NodeJS.ErrnoException
-  return new MultifdError('ERR_MULTIFD_FILE', `${path}: ${code ?? message}`, { errnoName: code, cause })
 }

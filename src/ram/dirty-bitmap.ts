@@ -4,18 +4,28 @@ import { popCount, type SharedBitmap } from '../shm/bitmap.js'
 import type { PageRuns } from '../shm/page-runs.js'
 import type { PageKernel, SharedMemory } from '../wasm/kernel.js'
 
+/** A sparse block: tells the runs of pages that have no content. */
+export interface DiscardedPages {
+  replayDiscardedPages(visit: (first: number, count: number) => void): void
+}
+
 export class DirtyBitmap {
   readonly pages: number
   readonly #kernel: PageKernel
   readonly #at: number
+  readonly #sparse: DiscardedPages | undefined
   readonly #words: Int32Array
   #count = 0
 
-  /** @param at where its {@link DirtyBitmap.words} are in the memory, bytes */
-  constructor(pages: number, memory: SharedMemory, kernel: PageKernel, at: number) {
+  /**
+   * @param at where its {@link DirtyBitmap.words} are in the memory, bytes
+   * @param sparse whose discarded pages are never to be sent
+   */
+  constructor(pages: number, memory: SharedMemory, kernel: PageKernel, at: number, sparse?: DiscardedPages) {
     this.pages = pages
     this.#kernel = kernel
     this.#at = at
+    this.#sparse = sparse
     this.#words = new Int32Array(memory.buffer, at, DirtyBitmap.words(pages))
   }
 
@@ -29,16 +39,18 @@ export class DirtyBitmap {
     return this.#count
   }
 
-  /** Every page is to be sent: the first pass. */
+  /** Every page that has content is to be sent: the first pass. */
   setAll(): void {
     this.#words.fill(-1)
     const rest = this.pages & 31
     if (rest !== 0) this.#words[this.#words.length - 1] = (1 << rest) - 1
     this.#count = this.pages
+    this.#leaveOutDiscarded()
   }
 
   /** Takes over what a log has gathered and clears it there. Returns how many pages were new. */
   takeFrom(log: SharedBitmap): number {
+    const before = this.#count
     let added = 0
     for (let at = 0; at < this.#words.length; at++) {
       if (log.word(at) === 0) continue
@@ -48,7 +60,42 @@ export class DirtyBitmap {
       this.#words[at] = merged
     }
     this.#count += added
-    return added
+    this.#leaveOutDiscarded()
+    return Math.max(this.#count - before, 0)
+  }
+
+  /** Pages [first, first + count) are to be sent. Returns how many of them were new. */
+  setRange(first: number, count: number): number {
+    const before = this.#count
+    this.#eachWord(first, count, (at, mask) => {
+      const old = this.#words[at]!
+      this.#count += popCount(mask & ~old)
+      this.#words[at] = old | mask
+    })
+    return this.#count - before
+  }
+
+  /** Pages [first, first + count) are not to be sent: bits and count. */
+  clearRange(first: number, count: number): void {
+    this.#eachWord(first, count, (at, mask) => {
+      const old = this.#words[at]!
+      this.#count -= popCount(mask & old)
+      this.#words[at] = old & ~mask
+    })
+  }
+
+  #eachWord(first: number, count: number, change: (at: number, mask: number) => void): void {
+    const end = Math.min(first + count, this.pages)
+    for (let page = first; page < end; ) {
+      const from = page & 31
+      const bits = Math.min(32 - from, end - page)
+      change(page >>> 5, bits === 32 ? -1 : ((1 << bits) - 1) << from)
+      page += bits
+    }
+  }
+
+  #leaveOutDiscarded(): void {
+    this.#sparse?.replayDiscardedPages((first, count) => this.clearRange(first, count))
   }
 
   /**

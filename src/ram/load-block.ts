@@ -115,8 +115,44 @@ export class MemoryLoadBlock implements LoadBlock {
  *
  * @throws MultifdError ERR_MULTIFD_PROTOCOL
  */
-export function checkPage({ idstr, size, pageSize }: LoadBlock, offset: number): void {
-  if (offset <= size - pageSize) return
-  const message = `page offset 0x${offset.toString(16)} is beyond block '${idstr}' of ${size} bytes`
-  throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
+export function checkPage(block: LoadBlock, offset: number): void {
+  const { idstr, size, pageSize } = block
+  if (offset > size - pageSize) {
+    const message = `page offset 0x${offset.toString(16)} is beyond block '${idstr}' of ${size} bytes`
+    throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
+  }
+  if (block.inPlace?.discardManager?.isPopulated(offset, pageSize) === false) throw discarded(block, offset / pageSize)
+}
+
+/** Whether pages, all of them in the block, have content on this side: every page of a block that is not sparse. */
+export function arePopulated(block: LoadBlock, runs: PageRuns): boolean {
+  return firstDiscarded(block, runs) < 0
+}
+
+/** @throws MultifdError ERR_MULTIFD_PROTOCOL unless {@link arePopulated} */
+export function checkPopulated(block: LoadBlock, runs: PageRuns): void {
+  const page = firstDiscarded(block, runs)
+  if (page >= 0) throw discarded(block, page)
+}
+
+/** Counts the pages that have no content on this side as come: nobody sends them. For the look at the end. */
+export function excuseDiscarded({ inPlace, received }: LoadBlock): void {
+  inPlace?.replayDiscardedPages((first, count) => received.setRange(first, count))
+}
+
+function firstDiscarded({ inPlace, pageSize }: LoadBlock, runs: PageRuns): number {
+  const manager = inPlace?.discardManager
+  if (!manager) return -1
+  for (let run = 0; run < runs.count; run++) {
+    const from = runs.first(run) * pageSize
+    const length = runs.length(run) * pageSize
+    if (!manager.isPopulated(from, length)) return manager.firstDiscarded(from) / pageSize
+  }
+  return -1
+}
+
+function discarded({ idstr, pageSize }: LoadBlock, page: number): MultifdError {
+  const at = (page * pageSize).toString(16)
+  const message = `page 0x${at} of block '${idstr}' lies in a granule that is discarded here`
+  return new MultifdError('ERR_MULTIFD_PROTOCOL', message)
 }

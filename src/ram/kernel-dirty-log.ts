@@ -1,0 +1,81 @@
+// The kernel dirty log: memory is write-protected, the kernel lifts the protection of a page as it is written, and
+// PAGEMAP_SCAN tells which pages have lost it and protects them again in the same step.
+
+import { Pagemap, requirePagemapScan } from '../os/pagemap.js'
+import { requireUserfaultfd, Userfaultfd, type UserfaultfdOptions } from '../os/userfaultfd.js'
+import type { RamBlock } from './block.js'
+import type { DirtyBitmap } from './dirty-bitmap.js'
+import type { DirtyLog } from './dirty-log.js'
+import { ExplicitDirtyLog } from './explicit-dirty-log.js'
+
+// An asynchronous one holds nobody up, the kernel neither: every user may.
+const OPTIONS: UserfaultfdOptions = {
+  kernelFaults: false,
+  required: ['wpAsync', 'wpUnpopulated', 'wpHugetlbfsShmem'],
+}
+
+/**
+ * Whether this kernel can tell what is written; found out once.
+ *
+ * @throws MultifdError ERR_MULTIFD_UNSUPPORTED with what is missing
+ */
+export function requireKernelDirtyLog(): void {
+  requireUserfaultfd(OPTIONS)
+  requirePagemapScan()
+}
+
+export class KernelDirtyLog implements DirtyLog {
+  readonly #block: RamBlock
+  readonly #marked: ExplicitDirtyLog
+  #userfaultfd: Userfaultfd | undefined
+  #pagemap: Pagemap | undefined
+
+  constructor(block: RamBlock) {
+    this.#block = block
+    this.#marked = new ExplicitDirtyLog(block)
+  }
+
+  start(): void {
+    const block = this.#block
+    this.stop()
+    try {
+      const userfaultfd = Userfaultfd.open(OPTIONS)
+      this.#userfaultfd = userfaultfd
+      this.#pagemap = new Pagemap()
+      block.replayPopulated((offset, length) => {
+        const address = block.address + offset
+        userfaultfd.register(address, length, `block '${block.idstr}'`)
+        userfaultfd.protect(address, length, `block '${block.idstr}'`)
+      })
+    } catch (error) {
+      this.stop()
+      throw error
+    }
+    this.#marked.start()
+  }
+
+  // What the program marks all the same is taken too: it may know of changes that do not come through this memory, as
+  // those of a mapped file by somebody else.
+  synchronise(into: DirtyBitmap): number {
+    const block = this.#block
+    const pagemap = this.#pagemap
+    let added = this.#marked.synchronise(into)
+    if (!pagemap) return added
+    block.replayPopulated((offset, length) => {
+      pagemap.takeWritten(block.address + offset, length, (address, bytes) => {
+        const from = address - block.address
+        const first = Math.floor(from / block.pageSize)
+        added += into.setRange(first, Math.ceil((from + bytes) / block.pageSize) - first)
+      })
+    })
+    return added
+  }
+
+  // Closing lifts all protection.
+  stop(): void {
+    this.#userfaultfd?.close()
+    this.#pagemap?.close()
+    this.#userfaultfd = undefined
+    this.#pagemap = undefined
+  }
+}
