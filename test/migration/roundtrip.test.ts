@@ -188,11 +188,12 @@ t.test("the threads have QEMU's names, for the operating system too, and are gon
   t.strictSame(source.threads(), [], 'none before')
   t.equal(source.statistics(), undefined)
   const migrated = source.migrate(await destination.listen('tcp:127.0.0.1:0'))
-  while (source.status !== 'active' || destination.status !== 'active') await delay(10)
-  const sides = { src: source.threads(), dst: destination.threads() }
-  const alive = migrationThreads()
   // The source's third begins only where there is a third core, or once the first two are not enough.
   const senders = Math.min(3, Math.max(2, availableParallelism()))
+  const up = (): boolean => source.threads().length > senders && destination.threads().length === 4
+  while (source.status !== 'active' || destination.status !== 'active' || !up()) await delay(10)
+  const sides = { src: source.threads(), dst: destination.threads() }
+  const alive = migrationThreads()
   t.strictSame(
     sides.src.map(({ name }) => name),
     ['mig/src/main', 'mig/src/send_0', 'mig/src/send_1', 'mig/src/send_2'].slice(0, 1 + senders),
