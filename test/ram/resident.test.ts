@@ -54,6 +54,12 @@ const ways: Partial<MigrationParameters>[] = [
   { multifd: false },
 ]
 
+// The first migration of a process brings the engine's own code and threads, which is not what is measured here.
+t.before(async () => {
+  const [ram, theirs] = [0, 1].map(() => RamBlock.allocate({ idstr: 'heap', size: 64 * PAGE })) as [RamBlock, RamBlock]
+  for (const way of ways) await migrate(ram, theirs, way)
+})
+
 for (const way of ways) {
   const name = JSON.stringify(way)
 
@@ -63,7 +69,7 @@ for (const way of ways) {
     const before = residentMiB()
     t.equal(await migrate(ram, theirs, way), GiB / PAGE - PLACES)
     const growth = residentMiB() - before
-    t.ok(growth < 300, `1 GiB of zeros takes ${Math.round(growth)} MiB`)
+    t.ok(growth < 200, `1 GiB of zeros takes ${Math.round(growth)} MiB`)
     hasScattered(t, theirs)
   })
 
@@ -80,7 +86,7 @@ for (const way of ways) {
       t.equal(await migrate(ram, theirs, way), GiB / PAGE - PLACES)
       const growth = residentMiB() - before
       if (FileHoles.trusted(folder)) {
-        t.ok(growth < 300, `two files of 1 GiB of zeros take ${Math.round(growth)} MiB of memory`)
+        t.ok(growth < 100, `two files of 1 GiB of zeros take ${Math.round(growth)} MiB of memory`)
         for (const path of paths) {
           const taken = statSync(path).blocks * 512
           t.ok(taken < 100 * MiB, `${path} takes ${Math.round(taken / MiB)} MiB`)

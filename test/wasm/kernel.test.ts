@@ -108,7 +108,8 @@ t.test('no list is made of a run that does not lie in the block', async (t) => {
   t.equal(make([[7, 2]], 8), -1)
   t.equal(make([[0, 0]], 8), -1, 'nor of an empty one')
   t.equal(make([[2 ** 32 - 1, 2 ** 32 - 1]], 2 ** 20), -1)
-  t.equal(make([[0, 8], [8, 1]], 8), -1) // biome-ignore format: two runs
+  const second: [number, number] = [8, 1]
+  t.equal(make([[0, 8], second], 8), -1, 'nor where the second is the one')
   t.equal(make([[2 ** 32 - 2, 1]], 2 ** 32), 4096, 'a block of 16 TiB')
 })
 
