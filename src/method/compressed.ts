@@ -63,7 +63,7 @@ export class CompressedSend implements SendMethod {
       for (let page = runs.first(run); page < end; ) {
         // A file may have anything where a page is known to be zero.
         const known = populated !== undefined && !populated.has(page)
-        const next = known ? page + 1 : populated ? Math.min(end, populated.next(page, false)) : end
+        const next = known ? page + 1 : populated ? populated.next(page, false, end) : end
         used = this.#compress(block, page, next, known, last && next === end, used)
         page = next
       }

@@ -26,7 +26,7 @@ export class NoneSend implements SendMethod {
     for (let run = 0; run < runs.count; run++) {
       const end = runs.first(run) + runs.length(run)
       for (let page = runs.first(run); page < end; ) {
-        const next = Math.min(end, populated!.next(page, false))
+        const next = populated!.next(page, false, end)
         if (next > page) into.push(block, page * pageSize, (next - page) * pageSize)
         if (next < end) into.push(this.#zeros(pageSize), 0, pageSize)
         page = next + 1

@@ -99,8 +99,8 @@ export class RamDiscardManager {
   /** Whether all of bytes [offset, offset + length) have content. */
   isPopulated(offset: number, length: number): boolean {
     if (length === 0) return true
-    const last = Math.floor((offset + length - 1) / this.granuleSize)
-    return this.#map.populated.next(Math.floor(offset / this.granuleSize), false) > last
+    const end = Math.floor((offset + length - 1) / this.granuleSize) + 1
+    return this.#map.populated.next(Math.floor(offset / this.granuleSize), false, end) === end
   }
 
   /** Where, from `offset` on, the first byte without content is; the granules' end where there is none. */

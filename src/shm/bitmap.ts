@@ -74,16 +74,16 @@ export class SharedBitmap {
     return total
   }
 
-  /** The first page at or after `from` whose bit is `value`, or `pages` when there is none. */
-  next(from: number, value: boolean): number {
+  /** The first page of [from, end) whose bit is `value`, or `end` when there is none. */
+  next(from: number, value: boolean, end = this.pages): number {
     let page = from
-    while (page < this.pages) {
+    while (page < end) {
       const word = value ? this.word(page >>> 5) : ~this.word(page >>> 5)
       const rest = word >>> (page & 31)
-      if (rest !== 0) return Math.min(page + trailingZeros(rest), this.pages)
+      if (rest !== 0) return Math.min(page + trailingZeros(rest), end)
       page = (page | 31) + 1
     }
-    return this.pages
+    return end
   }
 
   /** A copy of the bytes. */
