@@ -12,11 +12,12 @@ import { bareSockets } from './pairs/bare.js'
 import { Guests } from './pairs/guests.js'
 import { qemuToQemu } from './pairs/qemu-qemu.js'
 import { qemuToUs } from './pairs/qemu-us.js'
+import { snapshotToQemu } from './pairs/snapshot-qemu.js'
 import { usToQemu } from './pairs/us-qemu.js'
 import { usToUs } from './pairs/us-us.js'
 import { formatReport, machineFacts, makeReport, type Report } from './report.js'
 import { type Comparison, type Series, transferRate } from './statistics.js'
-import { backFreeMemory, tmpfsFolder } from './temporary.js'
+import { tmpfsFolder } from './temporary.js'
 
 const RESULTS = 'bench-results'
 const BUSY_LOAD = 0.5
@@ -31,23 +32,20 @@ function makePairings(session: Session, { pairs }: Options, guests: readonly Gue
     bare: () => [bareSockets(session)],
     'qemu-qemu': () => guests.map(qemuToQemu),
     'us-qemu': () => guests.map(usToQemu),
+    'snapshot-qemu': () => guests.map(snapshotToQemu),
     'qemu-us': () => guests.map(qemuToUs),
   } satisfies Record<PairName, () => Pairing[]>
   return PAIRS.filter((name) => pairs.includes(name)).flatMap((name) => make[name]())
 }
 
 function comparisonsFor({ qemu }: Options): Comparison[] {
-  const memories = (['touched', 'untouched'] as const).map((memory) => ({ over: memory, under: memory }))
-  const received = (['untouched', 'tmpfs', 'disk'] as const).map((memory) => ({
-    over: memory,
-    under: 'untouched' as const,
-  }))
   return [
-    { over: 'us-us', under: 'bare', memories },
+    { over: 'us-us', under: 'bare' },
     ...qemu.flatMap((version) => [
-      { over: 'us-us', under: `qemu-qemu-${version}`, memories },
-      { over: `us-qemu-${version}`, under: `qemu-qemu-${version}`, memories },
-      { over: `qemu-us-${version}`, under: `qemu-qemu-${version}`, memories: received },
+      { over: 'us-us', under: `qemu-qemu-${version}` },
+      { over: `us-qemu-${version}`, under: `qemu-qemu-${version}` },
+      { over: `snapshot-qemu-${version}`, under: `qemu-qemu-${version}` },
+      { over: `qemu-us-${version}`, under: `qemu-qemu-${version}` },
     ]),
   ]
 }
@@ -66,7 +64,6 @@ async function measure(cells: readonly Cell[], { runs, size }: Options, remarks:
       const how = `${data}, ${method}, channels: ${channels}, ${memory}`
       const what = `run ${run + 1}/${runs}: ${pairing.label}, ${how}`
       try {
-        if (memory !== 'touched' && data !== 'zeros') backFreeMemory(size)
         const measurement = await pairing.run({ channels, memory, method })
         series.runs.push(measurement)
         say(`${what}: ${transferRate(measurement, size).toFixed(2)} GB/s`)

@@ -2,7 +2,8 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Measurement, Side } from './pairing.js'
+import type { Measurement, Memory, Session, Side } from './pairing.js'
+import { backFreeMemory } from './temporary.js'
 
 // USER_HZ, which is 100 on every Linux that Node runs on.
 const TICKS_PER_SECOND = 100
@@ -39,19 +40,31 @@ class Meter {
   }
 }
 
+/** What arrives, and whether it goes into memory that nobody has touched. */
+export interface Ram {
+  bytes: number
+  fresh: boolean
+}
+
+/** Zeros are no data: memory that gets nothing else stays untouched. */
+export function ramOf({ bytes, data }: Session, memory: Memory): Ram {
+  return { bytes, fresh: memory !== 'touched' && data !== 'zeros' }
+}
+
 /**
  * Measures both processes of a run. The destination's part begins before it listens: its threads are part of its cost,
  * as the source's are of the source's. The source gets its order when the destination has come to rest.
  */
 export async function metered(
   pids: Side<number>,
-  ramBytes: number,
+  ram: Ram,
   listen: () => Promise<string>,
   migrate: (uri: string) => Promise<{ setupMs: number; transferMs: number }>,
 ): Promise<Measurement> {
   const destination = new Meter(pids.destination)
   const uri = await listen()
   await atRest(pids.destination)
+  if (ram.fresh) backFreeMemory(ram.bytes)
   const source = new Meter(pids.source)
   const { setupMs, transferMs } = await migrate(uri)
   const [src, dst] = [source.read(), destination.read()]
@@ -59,7 +72,7 @@ export async function metered(
     setupMs,
     transferMs,
     cpu: { source: src.cpu, destination: dst.cpu },
-    beyondRam: { source: src.peak - ramBytes, destination: dst.peak - ramBytes },
+    beyondRam: { source: src.peak - ram.bytes, destination: dst.peak - ram.bytes },
   }
 }
 

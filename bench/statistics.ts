@@ -2,7 +2,7 @@
 
 import type { DataSet } from './data.js'
 import type { Method } from './method.js'
-import type { Measurement, Memory, Shape, Side } from './pairing.js'
+import { MEMORIES, type Measurement, type Memory, type Shape, type Side } from './pairing.js'
 
 /** Every run of one pairing in one shape; undefined where a run failed. */
 export interface Series extends Shape {
@@ -41,17 +41,16 @@ export interface Ratio {
   method: Method
   over: string
   under: string
-  memory: { over: Memory; under: Memory }
+  memory: Memory
   channels: { over: number; under: number }
   best: boolean
   ratio: Spread
 }
 
-/** Which pairings are compared: names, and the memory that stands for the other's. */
+/** Which pairings are compared, by name: where their memory is of the same kind. */
 export interface Comparison {
   over: string
   under: string
-  memories: readonly { over: Memory; under: Memory }[]
 }
 
 const GIGA = 1e9
@@ -113,11 +112,11 @@ export function compare(all: readonly Series[], comparison: Comparison): Ratio[]
 }
 
 // At every channel count, and with each pairing at the count that suits it best.
-function compareAlike(all: readonly Series[], { over, under, memories }: Comparison): Ratio[] {
+function compareAlike(all: readonly Series[], { over, under }: Comparison): Ratio[] {
   const ratios: Ratio[] = []
-  for (const memory of memories) {
-    const overs = all.filter((series) => series.pairing === over && series.memory === memory.over)
-    const unders = all.filter((series) => series.pairing === under && series.memory === memory.under)
+  for (const memory of MEMORIES) {
+    const overs = all.filter((series) => series.pairing === over && series.memory === memory)
+    const unders = all.filter((series) => series.pairing === under && series.memory === memory)
     const add = (a: Series, b: Series, best: boolean): void => {
       const pairs = a.runs.flatMap((run, i) => {
         const other = b.runs[i]

@@ -10,7 +10,7 @@ import { type MigrationInfo, type Qemu, type QemuOptions, startQemu } from '../.
 import { Child } from '../child.js'
 import { DATA_PART, eachPiece } from '../data.js'
 import { type Method, qemuParametersOf } from '../method.js'
-import { type Session, STEP_MS } from '../pairing.js'
+import { type Memory, type Session, STEP_MS } from '../pairing.js'
 import type { DestinationCalls } from '../processes/calls.js'
 import { removeNow } from '../temporary.js'
 
@@ -47,11 +47,22 @@ export class Guests implements AsyncDisposable {
     return (await this.#guests()).snapshot
   }
 
-  /** A QEMU that waits for a migration, its RAM ordinary memory that is resident or not. */
-  async destination(touched: boolean): Promise<Qemu> {
-    const { bytes } = this.session
-    const prealloc = ['-object', `memory-backend-ram,id=${RAM},size=${bytes},prealloc=on`]
-    return await this.#start({ incoming: 'defer', ...(touched ? this.#backed(prealloc) : {}) })
+  /** A QEMU that waits for a migration. A file that its RAM is in has lost its name already. */
+  async destination(memory: Memory): Promise<Qemu> {
+    if (memory === 'untouched') return await this.#start({ incoming: 'defer' })
+    const { bytes, tmpfs, disk } = this.session
+    const of = `id=${RAM},size=${bytes}`
+    if (memory === 'touched') return await this.#waiting(`memory-backend-ram,${of},prealloc=on`)
+    const dir = await mkdtemp(join(memory === 'tmpfs' ? tmpfs : disk, 'multifd-bench-'))
+    try {
+      return await this.#waiting(`memory-backend-file,${of},mem-path=${join(dir, 'ram')},share=on`)
+    } finally {
+      await rm(dir, { recursive: true, force: true })
+    }
+  }
+
+  #waiting(backend: string): Promise<Qemu> {
+    return this.#start({ incoming: 'defer', ...this.#backed(['-object', backend]) })
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,7 +1,7 @@
 // Pairings of two Node processes: a source that lasts, and a new destination for every run.
 
 import { Child } from '../child.js'
-import { metered } from '../meter.js'
+import { metered, ramOf } from '../meter.js'
 import type { Measurement, Pairing, Session, Shape } from '../pairing.js'
 import type { DestinationCalls, SourceCalls } from '../processes/calls.js'
 
@@ -34,7 +34,7 @@ export class NodePairing implements Pairing {
     await destination.call('prepare', { bytes, touched: memory === 'touched' })
     const result = await metered(
       { source: source.pid, destination: destination.pid },
-      bytes,
+      ramOf(this.#session, memory),
       () => destination.call('listen', { channels, method }),
       async (uri) => {
         const [times] = await Promise.all([

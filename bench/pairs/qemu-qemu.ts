@@ -1,7 +1,7 @@
 // One QEMU to another.
 
-import { metered } from '../meter.js'
-import { type Measurement, type Pairing, type Shape, STEP_MS } from '../pairing.js'
+import { metered, ramOf } from '../meter.js'
+import { MEMORIES, type Measurement, type Pairing, type Shape, STEP_MS } from '../pairing.js'
 import { type Guests, listening, migrated, timesOf } from './guests.js'
 
 export function qemuToQemu(guests: Guests): Pairing {
@@ -9,14 +9,14 @@ export function qemuToQemu(guests: Guests): Pairing {
   return {
     name: `qemu-qemu-${version}`,
     label: `QEMU ${version} → QEMU ${version}`,
-    memories: ['touched', 'untouched'],
+    memories: MEMORIES,
     available: () => guests.available(),
     async run({ channels, memory, method }: Shape): Promise<Measurement> {
       const source = await guests.source()
-      await using destination = await guests.destination(memory === 'touched')
+      await using destination = await guests.destination(memory)
       return await metered(
         { source: source.pid!, destination: destination.pid! },
-        session.bytes,
+        ramOf(session, memory),
         () => listening(destination, channels, method),
         async (uri) => {
           const info = await migrated(source, uri, channels, method)

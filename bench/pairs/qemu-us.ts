@@ -5,7 +5,7 @@ import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { onProcessEnd } from '../../test/support/qemu/cleanup.js'
 import { Child } from '../child.js'
-import { metered } from '../meter.js'
+import { metered, ramOf } from '../meter.js'
 import type { Measurement, Pairing, Shape } from '../pairing.js'
 import type { DestinationCalls } from '../processes/calls.js'
 import { removeNow } from '../temporary.js'
@@ -31,7 +31,7 @@ export function qemuToUs(guests: Guests): Pairing {
         await destination.call('prepare', { bytes, touched: false, path })
         return await metered(
           { source: source.pid!, destination: destination.pid },
-          bytes,
+          ramOf(session, memory),
           () => destination.call('listen', { channels, method }),
           async (uri) => {
             const info = await migrated(source, uri, channels, method)

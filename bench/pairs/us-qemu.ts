@@ -1,33 +1,36 @@
-// A snapshot, sent by the library, to a QEMU.
+// A guest that the library keeps in its memory, to a QEMU.
 
 import { Child } from '../child.js'
-import { metered } from '../meter.js'
+import { metered, ramOf } from '../meter.js'
 import { type Measurement, type Pairing, type Shape, STEP_MS } from '../pairing.js'
-import type { SourceCalls } from '../processes/calls.js'
-import { checkData, type Guests, listening } from './guests.js'
+import type { GuestSourceCalls } from '../processes/calls.js'
+import { checkData, type Guests, listening, migrated } from './guests.js'
+
+const SETUP = { channels: 2, method: 'none' } as const
 
 export function usToQemu(guests: Guests): Pairing {
   const { version, session } = guests
-  let source: Child<SourceCalls> | undefined
-  async function prepared(): Promise<Child<SourceCalls>> {
-    const path = await guests.snapshot()
-    if (!source) {
-      source = new Child<SourceCalls>('snapshot-source')
-      await source.call('prepare', { ...session, path })
+  let keeper: Child<GuestSourceCalls> | undefined
+  async function prepared(): Promise<Child<GuestSourceCalls>> {
+    const source = await guests.source()
+    if (!keeper) {
+      keeper = new Child<GuestSourceCalls>('guest-source')
+      await migrated(source, await keeper.call('listen', SETUP), SETUP.channels)
+      await keeper.call('received', null)
     }
-    return source
+    return keeper
   }
   return {
     name: `us-qemu-${version}`,
-    label: `multifd (snapshot) → QEMU ${version}`,
+    label: `multifd (memory) → QEMU ${version}`,
     memories: ['touched', 'untouched'],
     available: () => guests.available(),
     async run({ channels, memory, method }: Shape): Promise<Measurement> {
       const sender = await prepared()
-      await using destination = await guests.destination(memory === 'touched')
+      await using destination = await guests.destination(memory)
       return await metered(
         { source: sender.pid, destination: destination.pid! },
-        session.bytes,
+        ramOf(session, memory),
         () => listening(destination, channels, method),
         async (uri) => {
           const times = await sender.call('send', { uri, channels, method })
@@ -38,7 +41,7 @@ export function usToQemu(guests: Guests): Pairing {
       )
     },
     async [Symbol.asyncDispose]() {
-      await source?.[Symbol.asyncDispose]()
+      await keeper?.[Symbol.asyncDispose]()
     },
   }
 }

@@ -21,6 +21,13 @@ export interface SourceCalls {
   digest(argument: null): string
 }
 
+/** One that was given a guest first, and keeps it in its memory. */
+export interface GuestSourceCalls extends SourceCalls {
+  /** Returns the URI, once connections are accepted. */
+  listen(options: { channels: number; method: Method }): Promise<string>
+  received(argument: null): Promise<void>
+}
+
 /** A process that receives once. */
 export interface DestinationCalls {
   /** Has the memory ready, or knows where the snapshot goes. */
