@@ -19,6 +19,7 @@ import {
   packetHeaderSize,
   pagesPerPacket,
 } from '../wire/multifd-packet.js'
+import { FilePages } from './file-pages.js'
 import { type ChannelTask, channelWait, runChannelThread, Stopped, type ThreadOutcome, waitHandOver } from './thread.js'
 
 export interface SendTask extends ChannelTask {
@@ -73,6 +74,7 @@ class SendLoop {
   readonly #packet: PacketMemory
   readonly #headers: Header[]
   readonly #vector: IoVector
+  readonly #filePages: FilePages
   // What is in the list and not sent yet.
   #packets = 0
   #normalPages = 0
@@ -92,6 +94,7 @@ class SendLoop {
       return { memory, range: { address: memory.address, size }, named: -1, slots: 0 }
     })
     this.#vector = new IoVector(this.#packet)
+    this.#filePages = new FilePages(this.#channel)
   }
 
   close(): void {
@@ -136,13 +139,15 @@ class SendLoop {
     zero.reset()
     const sort = this.#task.findZeroPages && hasZeroPages(slot.runs, block)
     const normal = sort ? this.#sortPages(slot.runs, block) : slot.runs
-    if (!this.#vector.hasRoom(1 + normal.pages)) this.#flush()
     this.#method ??= this.#makeMethod()
+    const inFile = normal.pages > 0 && !this.#alone && this.#filePages.takes(block)
+    if (inFile || !this.#vector.hasRoom(1 + normal.pages)) this.#flush()
     const header = this.#headers[this.#packets]!
     if (header.named !== slot.block) this.#beginHeader(header, slot.block, idstr)
     this.#vector.push(header.range, 0, header.range.size)
     let size = 0
-    if (normal.pages > 0) {
+    if (inFile) size = normal.pages * block.pageSize
+    else if (normal.pages > 0) {
       block.aboutToRead(normal)
       size = this.#method.prepare(normal, block, this.#vector)
     }
@@ -153,7 +158,8 @@ class SendLoop {
     this.#packets++
     this.#normalPages += normal.pages
     this.#zeroPages += zero.pages
-    if (this.#packets === PACKETS_AT_ONCE || this.#alone || !this.#jobs.moreAfterThis) this.#flush()
+    if (inFile) this.#flushWithFile(normal, block, size)
+    else if (this.#packets === PACKETS_AT_ONCE || this.#alone || !this.#jobs.moreAfterThis) this.#flush()
   }
 
   #makeMethod(): SendMethod {
@@ -194,12 +200,26 @@ class SendLoop {
 
   #flush(): void {
     if (this.#packets === 0) return
-    const { channel } = this.#task
     const bytes = this.#vector.length
     // The header's memory is used again: it is copied, and the pages are not.
     if (!this.#zeroCopy || this.#normalPages === 0) this.#channel.writeFull(this.#vector)
     else this.#channel.writeZeroCopy(this.#vector, packetHeaderSize(this.#perPacket))
     this.#vector.reset()
+    this.#count(bytes)
+  }
+
+  // The only packet in the list, whose pages follow it from a file.
+  #flushWithFile(normal: PageRuns, block: RamBlock, size: number): void {
+    const bytes = this.#vector.length + size
+    this.#channel.writeFull(this.#vector, true)
+    this.#vector.reset()
+    this.#filePages.write(normal, block)
+    this.#count(bytes)
+  }
+
+  // What has gone since the last time.
+  #count(bytes: number): void {
+    const { channel } = this.#task
     this.#shm.count(channel, COUNTER.bytes, bytes)
     this.#shm.count(channel, COUNTER.packets, this.#packets)
     this.#shm.count(channel, COUNTER.normalPages, this.#normalPages)

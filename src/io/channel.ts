@@ -3,7 +3,7 @@
 import type { IoVector } from './iovec.js'
 
 /** What a channel can do beyond reading and writing. */
-export type ChannelFeature = 'peek' | 'shutdown' | 'seekable' | 'zeroCopySend'
+export type ChannelFeature = 'peek' | 'shutdown' | 'seekable' | 'zeroCopySend' | 'sendFile'
 
 /**
  * Asked by a channel while it waits, about every 100 ms. Throwing ends the wait: because the migration was stopped, or
@@ -42,9 +42,19 @@ export interface Channel {
   /**
    * Writes the whole list; empties it.
    *
+   * @param more whether something follows at once, so that the kernel may wait with it
    * @throws MultifdError ERR_MULTIFD_CLOSED when the peer is gone, ERR_MULTIFD_IO, or whatever the wait hook throws
    */
-  writeFull(from: IoVector): void
+  writeFull(from: IoVector, more?: boolean): void
+
+  /**
+   * Writes bytes [position, position + length) of an open file, from where the kernel caches it. For channels with the
+   * feature `sendFile`, and files that nobody changes: what is written meanwhile may go instead.
+   *
+   * @returns whether it did; false, with nothing written, where the file's system does not have it
+   * @throws MultifdError as {@link writeFull}; ERR_MULTIFD_FILE where the file ends too early or can not be read
+   */
+  writeFile(file: number, position: number, length: number): boolean
 
   /**
    * Writes the whole list, and what follows its head without copying: the kernel reads that memory until

@@ -28,6 +28,10 @@ const MSG_IOV = 16
 const MSG_IOVLEN = 24
 const MSG_SIZE = 56
 
+// An off_t, in a buffer too large to move.
+const POSITION_SIZE = 128
+const CAN_NOT_SEND_FILE = new Set<number>([ERRNO.invalid, ERRNO.noSystemCall])
+
 const GONE = new Set(['EPIPE', 'ECONNRESET', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH'])
 
 export class DescriptorChannel implements Channel {
@@ -38,6 +42,8 @@ export class DescriptorChannel implements Channel {
   readonly #wait: WaitHook
   readonly #message = new PinnedBuffer(MSG_SIZE)
   #zeroCopy: ZeroCopySends | undefined
+  // Of the next byte of a file, for sendfile to read and advance.
+  #position: PinnedBuffer | undefined
   #restoreBlocking = false
   #closed = false
 
@@ -47,7 +53,7 @@ export class DescriptorChannel implements Channel {
     this.name = name
     this.#wait = wait
     this.#socket = isStreamSocket(fd)
-    const features = new Set<ChannelFeature>(this.#socket ? ['peek', 'shutdown'] : [])
+    const features = new Set<ChannelFeature>(this.#socket ? ['peek', 'shutdown', 'sendFile'] : [])
     if (canSendZeroCopy(fd)) features.add('zeroCopySend')
     this.features = features
     if (this.#socket) prepareStream(fd, CALL_MS)
@@ -78,17 +84,48 @@ export class DescriptorChannel implements Channel {
     return total
   }
 
-  writeFull(from: IoVector): void {
+  writeFull(from: IoVector, more = false): void {
+    const flags = more ? MSG.more : 0
     let total = 0
     let since = 0
     while (from.length > 0) {
-      const put = this.#socket ? this.#send(from) : libc().writev(this.fd, from.address, from.count)
+      const put = this.#socket ? this.#send(from, flags) : libc().writev(this.fd, from.address, from.count)
       if (put > 0) {
         from.advance(put)
         total += put
         since = 0
       } else since = this.#pause('write to', total, -1, since, POLL.out)
     }
+  }
+
+  writeFile(file: number, position: number, length: number): boolean {
+    this.#position ??= new PinnedBuffer(POSITION_SIZE)
+    const { view, address } = this.#position
+    view.setBigInt64(0, BigInt(position), true)
+    let total = 0
+    let since = 0
+    while (total < length) {
+      const put = libc().sendfile(this.fd, file, address, length - total)
+      if (put > 0) {
+        total += put
+        since = 0
+      } else if (put === 0) throw this.#unreadable(0)
+      else if (total === 0 && CAN_NOT_SEND_FILE.has(errno())) return false
+      else if (errno() === ERRNO.io) throw this.#unreadable(ERRNO.io)
+      else since = this.#pause('write to', total, -1, since, POLL.out)
+    }
+    return true
+  }
+
+  #unreadable(number: number): MultifdError {
+    const name = number === 0 ? 'it ends too early' : errnoName(number)
+    const message = `${describe(this.name)}: the file that is sent can not be read: ${name}`
+    return new MultifdError('ERR_MULTIFD_FILE', message, {
+      channel: this.name,
+      errno: number,
+      errnoName: name,
+      syscall: 'sendfile',
+    })
   }
 
   /**

@@ -20,6 +20,7 @@ interface Libc {
   recv(fd: number, buffer: Address, length: number, flags: number): number
   recvmsg(fd: number, message: Address, flags: number): number
   sendmsg(fd: number, message: Address, flags: number): number
+  sendfile(fd: number, file: number, offset: Address, length: number): number
   readv(fd: number, vector: Address, count: number): number
   writev(fd: number, vector: Address, count: number): number
   pread(fd: number, buffer: Address, length: number, position: number): number
@@ -64,6 +65,7 @@ const DECLARATIONS: Record<keyof Libc, string> = {
   recv: 'intptr_t recv(int, uintptr_t, size_t, int)',
   recvmsg: 'intptr_t recvmsg(int, uintptr_t, int)',
   sendmsg: 'intptr_t sendmsg(int, uintptr_t, int)',
+  sendfile: 'intptr_t sendfile(int, int, uintptr_t, size_t)',
   readv: 'intptr_t readv(int, uintptr_t, int)',
   writev: 'intptr_t writev(int, uintptr_t, int)',
   pread: 'intptr_t pread(int, uintptr_t, size_t, int64_t)',
@@ -159,6 +161,7 @@ export const ERRNO = {
   intr: constants.errno.EINTR,
   again: constants.errno.EAGAIN,
   fault: constants.errno.EFAULT,
+  io: constants.errno.EIO,
   inProgress: constants.errno.EINPROGRESS,
   addressInUse: constants.errno.EADDRINUSE,
   connectionRefused: constants.errno.ECONNREFUSED,

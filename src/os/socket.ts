@@ -32,7 +32,7 @@ const SHUT_RD = 0
 const SHUT_RDWR = 2
 const UNIX_PATH_MAX = 107
 
-export const MSG = { peek: 0x02, dontWait: 0x40, waitAll: 0x100, noSignal: 0x4000 } as const
+export const MSG = { peek: 0x02, dontWait: 0x40, waitAll: 0x100, noSignal: 0x4000, more: 0x8000 } as const
 export const POLL = { in: 0x01, out: 0x04, err: 0x08, hup: 0x10 } as const
 
 /** A resolved socket address. */

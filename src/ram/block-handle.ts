@@ -30,7 +30,7 @@ export interface RamBlockHandle {
   dirtyLog?: DirtyLogKind
   /** Of a sparse block. */
   sparse?: DiscardManagerHandle
-  /** The mapped file, where its holes can be asked for. */
+  /** The mapped file: where its holes can be asked for, or, with `populated`, where its pages are and stay as they are. */
   file?: FilePlace
 }
 

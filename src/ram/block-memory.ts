@@ -91,7 +91,7 @@ export function mapFileMemory(options: MapFileOptions): { handle: RamBlockHandle
     const dirty = new SharedBitmap(size / pageSize).buffer
     const handle: RamBlockHandle = { idstr, size, pageSize, address: mapping.address, dirty, backing, ...extras }
     if (options.populated) handle.populated = options.populated.buffer
-    else if (FileHoles.trusted(path)) {
+    if (options.populated ? !writable : FileHoles.trusted(path)) {
       handle.file = { fd, offset }
       fd = undefined
     }

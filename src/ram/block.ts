@@ -14,7 +14,7 @@ import type { MapFileOptions, RamBlockHandle, RamBlockOptions } from './block-ha
 import { adoptMemory, allocateMemory, freshMemory, mapFileMemory, stagingMemory } from './block-memory.js'
 import type { DirtyLogKind } from './dirty-log.js'
 import { RamDiscardManager } from './discard-manager.js'
-import { FileHoles } from './file-holes.js'
+import { FileHoles, type FilePlace } from './file-holes.js'
 import { ZeroPages } from './zero-pages.js'
 
 export type { RamBlockHandle, RamBlockOptions } from './block-handle.js'
@@ -48,7 +48,7 @@ export class RamBlock {
   readonly #adopted: AdoptedMemory | undefined
   readonly #zeroPages: ZeroPages
   readonly #windows: Uint8Array[] = []
-  readonly #holes: FileHoles | undefined
+  readonly #file: FilePlace | undefined
   #whole: Uint8Array | undefined
   #mapping: Mapping | undefined
 
@@ -66,8 +66,9 @@ export class RamBlock {
     this.dirtyLog = handle.dirtyLog ?? 'explicit'
     this.backing = handle.backing ?? MEMORY_BACKING
     this.discardManager = handle.sparse && new RamDiscardManager(this, handle.sparse)
-    this.#holes = handle.file && new FileHoles(handle.file)
-    this.#zeroPages = new ZeroPages(this, handle.memory, this.#holes)
+    this.#file = handle.file
+    const holes = handle.file && !handle.populated ? new FileHoles(handle.file) : undefined
+    this.#zeroPages = new ZeroPages(this, handle.memory, holes)
     this.#mapping = mapping
     this.#adopted = adopted
   }
@@ -148,7 +149,7 @@ export class RamBlock {
     if (memory) handle.memory = memory
     if (this.#keep) handle.keep = this.#keep
     if (populated) handle.populated = populated.buffer
-    if (this.#holes) handle.file = this.#holes.place
+    if (this.#file) handle.file = this.#file
     return handle
   }
 
@@ -302,6 +303,11 @@ export class RamBlock {
     throw new MultifdError('ERR_MULTIFD_FILE', NO_ROOM, { errno: number, errnoName: errnoName(number) })
   }
 
+  /** Where the populated pages are in a file that nobody changes: a snapshot's. Pages can be sent from there. */
+  get pagesInFile(): FilePlace | undefined {
+    return this.populated && this.#file
+  }
+
   /** Pages are to be read now, by a system call: a mapped file's are mapped at once instead of by a fault each. */
   aboutToRead(runs: PageRuns): void {
     if (!this.fileBacked) return
@@ -315,7 +321,7 @@ export class RamBlock {
   close(): void {
     this.#windows.length = 0
     // Of those that know the file, only the block that mapped it holds it open.
-    if (this.#mapping && this.#holes) closeSync(this.#holes.place.fd)
+    if (this.#mapping && this.#file) closeSync(this.#file.fd)
     this.#mapping?.unmap()
     this.#mapping = undefined
   }
