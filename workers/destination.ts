@@ -5,7 +5,7 @@ import { noteLoaded } from '../src/channel/thread.js'
 import type { TargetPlan } from '../src/migration/destination.js'
 import { type DestinationTask, runDestination } from '../src/migration/destination-coordinator.js'
 import { type LoadTarget, ProgramTarget } from '../src/migration/load-target.js'
-import { MemoryTarget } from '../src/migration/memory-target.js'
+import { type GuestImage, MemoryTarget } from '../src/migration/memory-target.js'
 import { RamBlock } from '../src/ram/block.js'
 import { SnapshotTarget } from '../src/snapshot/target.js'
 
@@ -15,7 +15,9 @@ function makeTarget(): LoadTarget {
   const { target } = task
   if (target.kind === 'snapshot') return new SnapshotTarget(target.path, target.machineType)
   if (target.kind === 'memory') {
-    return new MemoryTarget(target.machineType, (image) => task.toProgram.postMessage({ type: 'image', image }))
+    const given = target.blocks.map((handle) => RamBlock.from(handle))
+    const completed = (image: GuestImage): void => task.toProgram.postMessage({ type: 'image', image })
+    return new MemoryTarget(target.machineType, given, completed)
   }
   const blocks = target.blocks.map((handle) => RamBlock.from(handle))
   return new ProgramTarget(blocks, target.machineType)

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { onProcessEnd } from '../../test/support/qemu/cleanup.js'
 import { Child } from '../child.js'
 import { metered, ramOf } from '../meter.js'
-import type { Measurement, Pairing, Shape } from '../pairing.js'
+import { MEMORIES, type Measurement, type Pairing, type Shape } from '../pairing.js'
 import type { DestinationCalls } from '../processes/calls.js'
 import { removeNow } from '../temporary.js'
 import { type Guests, migrated, timesOf } from './guests.js'
@@ -16,7 +16,7 @@ export function qemuToUs(guests: Guests): Pairing {
   return {
     name: `qemu-us-${version}`,
     label: `QEMU ${version} → multifd`,
-    memories: ['untouched', 'tmpfs', 'disk'],
+    memories: MEMORIES,
     available: () => guests.available(),
     async run({ channels, memory, method }: Shape): Promise<Measurement> {
       const { bytes, tmpfs, disk } = session
@@ -26,9 +26,9 @@ export function qemuToUs(guests: Guests): Pairing {
       const untrack = onProcessEnd(() => files.forEach(removeNow))
       try {
         await using destination = new Child<DestinationCalls>(
-          memory === 'untouched' ? 'guest-destination' : 'snapshot-destination',
+          memory === 'tmpfs' || memory === 'disk' ? 'snapshot-destination' : 'guest-destination',
         )
-        await destination.call('prepare', { bytes, touched: false, path })
+        await destination.call('prepare', { bytes, touched: memory === 'touched', path })
         return await metered(
           { source: source.pid!, destination: destination.pid },
           ramOf(session, memory),

@@ -2,7 +2,7 @@
 
 import { MultifdError } from '../errors.js'
 import { FAULT } from '../faults.js'
-import type { Channel } from '../io/channel.js'
+import type { Channel, WaitHook } from '../io/channel.js'
 import { DescriptorChannel, describe } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { RecvMethod } from '../method/method.js'
@@ -16,7 +16,6 @@ import {
   type LoadBlockHandle,
   loadBlockFrom,
 } from '../ram/load-block.js'
-import { COUNTER } from '../shm/layout.js'
 import type { MigrationShm } from '../shm/migration-shm.js'
 import type { HeaderMemory, PacketMemory } from '../shm/packet-memory.js'
 import type { PageRuns } from '../shm/page-runs.js'
@@ -34,6 +33,7 @@ import {
   readOffset,
   sameIdstr,
 } from '../wire/multifd-packet.js'
+import { Rehearsal } from './rehearsal.js'
 import {
   type ChannelTask,
   channelWait,
@@ -45,6 +45,8 @@ import {
 } from './thread.js'
 
 const LOOK_MS = 100
+// Further ones change nothing any more.
+const REHEARSALS = 4
 
 /** The coordinator's first hand-over: the connection, its initial packet already read. */
 export interface RecvConnection {
@@ -82,13 +84,16 @@ export interface RecvContext {
 export function runRecv(task: RecvTask): ThreadOutcome {
   const { channel } = task
   return runChannelThread(task, `mig/dst/recv_${channel}`, (shm) => {
+    const wait = channelWait(shm, channel, task.stallTimeoutMs)
+    const packet = shm.packetMemory(channel)
+    rehearse(shm, channel, packet, wait)
     const { fd, pageSize } = waitHandOver<RecvConnection>(shm, task)
     let blocks: LoadBlock[] | undefined
     const methods = RecvMethods.of(shm, channel, task.compression)
     const loop = new RecvLoop({
       methods,
-      channel: new DescriptorChannel(fd, channel, channelWait(shm, channel, task.stallTimeoutMs)),
-      packet: shm.packetMemory(channel),
+      channel: new DescriptorChannel(fd, channel, wait),
+      packet,
       pageSize,
       blocks() {
         blocks ??= takeHandOver<RecvBlocks>(task)?.blocks.map((handle) => loadBlockFrom(handle))
@@ -96,12 +101,7 @@ export function runRecv(task: RecvTask): ThreadOutcome {
       },
       barrier: () => waitBarrier(shm, channel),
       ending: () => shm.ending,
-      counted(bytes, normalPages, zeroPages) {
-        shm.count(channel, COUNTER.bytes, bytes)
-        shm.count(channel, COUNTER.packets, 1)
-        if (normalPages > 0) shm.count(channel, COUNTER.normalPages, normalPages)
-        if (zeroPages > 0) shm.count(channel, COUNTER.zeroPages, zeroPages)
-      },
+      counted: (bytes, normalPages, zeroPages) => shm.countPackets(channel, bytes, 1, normalPages, zeroPages),
     })
     try {
       loop.run()
@@ -109,6 +109,27 @@ export function runRecv(task: RecvTask): ThreadOutcome {
       methods.close()
     }
   })
+}
+
+// See rehearsal.ts. Unless the source is there already, which would wait for it.
+function rehearse(shm: MigrationShm, channel: number, packet: PacketMemory, wait: WaitHook): void {
+  const rehearsal = new Rehearsal()
+  const blocks: LoadBlock[] = [rehearsal.block]
+  for (let round = 0; round < REHEARSALS && !shm.stopped && !shm.wake(channel).posted; round++) {
+    rehearsal.play(wait, (connection) => {
+      const loop = new RecvLoop({
+        methods: new RecvMethods(),
+        channel: connection,
+        packet,
+        pageSize: rehearsal.pageSize,
+        blocks: () => blocks,
+        barrier: () => {},
+        ending: () => shm.ending,
+        counted: () => shm.countPackets(channel, 0, 0, 0, 0),
+      })
+      loop.run()
+    })
+  }
 }
 
 function waitBarrier(shm: MigrationShm, channel: number): void {
@@ -149,43 +170,66 @@ export class RecvLoop {
   }
 
   run(): void {
-    const headerSize = this.#packetRange.size
     let haveHeader = this.#readHeader()
-    while (haveHeader) {
-      if (!this.#acceptLikeBefore()) this.#decode()
-      const { flags, nextPacketSize, normalPages, zeroPages } = this.#header
-      const sync = (flags & MULTIFD_FLAG.sync) !== 0
-      this.#vector.reset()
-      if (normalPages > 0) this.#expect(nextPacketSize)
-      // The next header rides on this read; not on a SYNC's, after which nothing may come before the barrier is passed.
-      if (!sync) this.#vector.push(this.#packetRange, 0, headerSize)
-      const got = this.#readFull(nextPacketSize)
-      if (got < nextPacketSize) throw this.#truncated('page data', nextPacketSize - got)
-      if (normalPages > 0) this.#store(nextPacketSize)
-      if (zeroPages > 0) this.#block!.clear(this.#packet.zero)
-      this.#pagesSinceSync += normalPages + zeroPages
-      this.#context.counted(headerSize + nextPacketSize, normalPages, zeroPages)
-      if (sync) {
-        this.#pagesSinceSync = 0
-        this.#synced = true
-        this.#context.barrier()
-        haveHeader = this.#readHeader()
-      } else haveHeader = this.#isHeader(got - nextPacketSize)
-    }
+    while (haveHeader) haveHeader = this.#block && this.#synced ? this.#takeAlike(this.#block) : this.#takeAny()
     if (this.#pagesSinceSync > 0) {
       const { name } = this.#context.channel
       throw new MultifdError('ERR_MULTIFD_BARRIER', `${describe(name)}: ended with pages after its last SYNC`)
     }
   }
 
+  // Almost every packet is like the one before: the kernel takes it apart. Every other one, and all that is wrong, is left
+  // to `takeAny`, which knows what to say. Returns whether a header has come.
+  #takeAlike(block: LoadBlock): boolean {
+    const { kernel, expectedAt, normal, zero } = this.#packet
+    const { size: headerSize } = this.#packetRange
+    const context = this.#context
+    const vector = this.#vector
+    const plain = this.#method.flag === 0
+    const staged = block.inPlace === undefined
+    const sparse = block.inPlace?.discardManager !== undefined
+    while (!context.ending()) {
+      const size = kernel.acceptPacket(expectedAt)
+      if (size < 0 || (sparse && !(arePopulated(block, normal) && arePopulated(block, zero)))) break
+      if (plain) {
+        vector.wrote((staged ? Math.min(normal.count, 1) : normal.count) + 1, size + headerSize)
+        block.aboutToReceive(normal)
+      } else this.#expect(size)
+      const got = context.channel.readFull(vector, size)
+      this.#took(got, size)
+      if (got - size !== headerSize) return this.#isHeader(got - size)
+    }
+    return this.#takeAny()
+  }
+
+  #takeAny(): boolean {
+    this.#decode()
+    const { flags, nextPacketSize: size } = this.#header
+    // The next header rides on a read: not on a SYNC's, after which nothing may come before the barrier is passed.
+    const sync = (flags & MULTIFD_FLAG.sync) !== 0
+    this.#expect(size, sync ? 0 : this.#packetRange.size)
+    const got = this.#vector.length === 0 ? 0 : this.#context.channel.readFull(this.#vector, size)
+    this.#took(got, size)
+    if (!sync) return this.#isHeader(got - size)
+    this.#pagesSinceSync = 0
+    this.#synced = true
+    this.#context.barrier()
+    return this.#readHeader()
+  }
+
+  #took(got: number, size: number): void {
+    const { normal, zero } = this.#packet
+    if (got < size) throw this.#truncated('page data', size - got)
+    if (normal.pages > 0) this.#store(size)
+    if (zero.pages > 0) this.#block!.clear(zero)
+    this.#pagesSinceSync += normal.pages + zero.pages
+    this.#context.counted(this.#packetRange.size + size, normal.pages, zero.pages)
+  }
+
   #readHeader(): boolean {
     this.#vector.reset()
     this.#vector.push(this.#packetRange, 0, this.#packetRange.size)
-    return this.#isHeader(this.#readFull(0))
-  }
-
-  #readFull(boundary: number): number {
-    return this.#vector.length === 0 ? 0 : this.#context.channel.readFull(this.#vector, boundary)
+    return this.#isHeader(this.#context.channel.readFull(this.#vector, 0))
   }
 
   #isHeader(got: number): boolean {
@@ -195,44 +239,18 @@ export class RecvLoop {
     return true
   }
 
-  // Almost every packet is like the one before: the kernel takes it apart. It leaves every other one, and all that is
-  // wrong, to `decode`, which knows what to say.
-  #acceptLikeBefore(): boolean {
-    const { kernel, normal, zero, nameAt } = this.#packet
-    const block = this.#block
-    if (!block || !this.#synced || this.#context.ending()) return false
-    const { flag } = this.#method
-    const { pageShift, pages } = block
-    const size = kernel.acceptPacket(
-      this.#headerMemory.at,
-      this.#perPacket,
-      nameAt,
-      flag,
-      pageShift,
-      pages,
-      normal.at,
-      zero.at,
-    )
-    if (size < 0 || !arePopulated(block, normal) || !arePopulated(block, zero)) return false
-    const header = this.#header
-    header.flags = flag
-    header.nextPacketSize = size
-    header.normalPages = normal.pages
-    header.zeroPages = zero.pages
-    return true
-  }
-
   #decode(): void {
     const { channel } = this.#context
     const header = this.#header
     try {
       decodePacketFields(this.#headerMemory.view, 0, this.#perPacket, header)
       const pages = header.normalPages + header.zeroPages
+      this.#packet.normal.reset()
+      this.#packet.zero.reset()
       if (pages === 0) return
       if (!this.#synced) throw new MultifdError('ERR_MULTIFD_BARRIER', 'pages came before the first SYNC')
       if (this.#context.ending()) throw new MultifdError('ERR_MULTIFD_BARRIER', 'pages after the last barrier')
-      this.#method = this.#context.methods.select(header.flags & METHOD_MASK)
-      this.#findBlock()
+      this.#expectAlike(this.#context.methods.select(header.flags & METHOD_MASK), this.#findBlock())
       this.#decodeOffsets(this.#packet.normal, 0, header.normalPages)
       this.#decodeOffsets(this.#packet.zero, header.normalPages, header.zeroPages)
     } catch (error) {
@@ -252,9 +270,24 @@ export class RecvLoop {
     if (!blocks) throw new MultifdError('ERR_MULTIFD_BARRIER', 'pages came before the RAM set-up')
     const found = blocks.find(({ idstrField }) => sameIdstr(view, IDSTR_OFFSET, idstrField))
     if (!found) throw new MultifdError('ERR_MULTIFD_BLOCK', `unknown RAM block '${decodeIdstr(view, IDSTR_OFFSET)}'`)
-    this.#block = found
-    this.#packet.name.set(found.idstrField)
     return found
+  }
+
+  #expectAlike(method: RecvMethod, block: LoadBlock): void {
+    if (method === this.#method && block === this.#block) return
+    this.#method = method
+    this.#block = block
+    if (!block.inPlace) this.#staging ??= RamBlock.staging(this.#perPacket, block.pageSize)
+    this.#packet.name.set(block.idstrField)
+    this.#packet.expect({
+      method: method.flag,
+      pageShift: block.pageShift,
+      pages: block.pages,
+      pagesPerPacket: this.#perPacket,
+      headerSize: this.#packetRange.size,
+      address: (block.inPlace ?? this.#staging!).address,
+      staged: !block.inPlace,
+    })
   }
 
   // Offsets from number `from` on become runs of pages, each of which lies in the block.
@@ -273,11 +306,16 @@ export class RecvLoop {
     checkPopulated(block, runs)
   }
 
-  #expect(size: number): void {
+  // A list for the payload, and as many bytes of the next header.
+  #expect(size: number, headerSize = this.#packetRange.size): void {
     const { normal } = this.#packet
-    const { inPlace } = this.#block!
-    if (inPlace) this.#method.expect(normal, inPlace, size, this.#vector)
-    else this.#method.expect(this.#stage(), this.#staging!, size, this.#vector)
+    this.#vector.reset()
+    if (normal.pages > 0) {
+      const { inPlace } = this.#block!
+      this.#block!.aboutToReceive(normal)
+      this.#method.expect(inPlace ? normal : this.#stage(), inPlace ?? this.#staging!, size, this.#vector)
+    }
+    if (headerSize > 0) this.#vector.push(this.#packetRange, 0, headerSize)
   }
 
   #store(size: number): void {
@@ -289,18 +327,15 @@ export class RecvLoop {
 
   // As many pages as the packet has, one after the other.
   #stage(): PageRuns {
-    const { pageSize } = this.#context
-    this.#staging ??= RamBlock.staging(this.#perPacket, pageSize)
-    const { staged } = this.#packet
+    const { staged, normal } = this.#packet
     staged.reset()
-    staged.push(0, this.#packet.normal.pages)
+    staged.push(0, normal.pages)
     return staged
   }
 
   #truncated(what: string, missing: number): MultifdError {
     const { name } = this.#context.channel
     const message = `${describe(name)}: the peer closed it inside ${what}, ${missing} bytes short`
-    const { packetNum } = this.#header
-    return new MultifdError('ERR_MULTIFD_TRUNCATED', message, { channel: name, packetNum })
+    return new MultifdError('ERR_MULTIFD_TRUNCATED', message, { channel: name })
   }
 }

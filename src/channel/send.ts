@@ -220,10 +220,7 @@ class SendLoop {
   // What has gone since the last time.
   #count(bytes: number): void {
     const { channel } = this.#task
-    this.#shm.count(channel, COUNTER.bytes, bytes)
-    this.#shm.count(channel, COUNTER.packets, this.#packets)
-    this.#shm.count(channel, COUNTER.normalPages, this.#normalPages)
-    this.#shm.count(channel, COUNTER.zeroPages, this.#zeroPages)
+    this.#shm.countPackets(channel, bytes, this.#packets, this.#normalPages, this.#zeroPages)
     this.#packets = 0
     this.#normalPages = 0
     this.#zeroPages = 0

@@ -23,10 +23,10 @@ import { ZeroCopySends } from './zero-copy.js'
 /** Longest time in a system call. A thread in one can not be ended, and the process waits for it when it exits. */
 export const CALL_MS = 100
 
-// struct msghdr
-const MSG_IOV = 16
-const MSG_IOVLEN = 24
+// struct msghdr: bytes, and 32-bit words in it; machines that run this are little-endian.
 const MSG_SIZE = 56
+const MSG_IOV = 4
+const MSG_IOVLEN = 6
 
 // An off_t, in a buffer too large to move.
 const POSITION_SIZE = 128
@@ -41,6 +41,7 @@ export class DescriptorChannel implements Channel {
   readonly #socket: boolean
   readonly #wait: WaitHook
   readonly #message = new PinnedBuffer(MSG_SIZE)
+  readonly #words = new Uint32Array(this.#message.bytes.buffer)
   #zeroCopy: ZeroCopySends | undefined
   // Of the next byte of a file, for sendfile to read and advance.
   #position: PinnedBuffer | undefined
@@ -61,15 +62,23 @@ export class DescriptorChannel implements Channel {
   }
 
   readFull(into: IoVector, boundary: number): number {
-    return this.#read(into, boundary, true)
+    const asked = into.length
+    const got = this.#socket ? this.#receive(into, true) : 0
+    // What nearly always happens: everything in one call.
+    if (got === asked) {
+      into.reset()
+      return got
+    }
+    if (got > 0) into.advance(got)
+    return this.#read(into, boundary, true, Math.max(got, 0))
   }
 
   readSome(into: IoVector): number {
     return this.#read(into, 0, false)
   }
 
-  #read(into: IoVector, boundary: number, full: boolean): number {
-    let total = 0
+  #read(into: IoVector, boundary: number, full: boolean, before = 0): number {
+    let total = before
     let since = 0
     while (into.length > 0) {
       const got = this.#socket ? this.#receive(into, full) : libc().readv(this.fd, into.address, into.count)
@@ -225,15 +234,15 @@ export class DescriptorChannel implements Channel {
 
   #sendEntry(from: IoVector): number {
     this.#point(from)
-    this.#message.view.setUint32(MSG_IOVLEN, 1, true)
+    this.#words[MSG_IOVLEN] = 1
     return libc().sendmsg(this.fd, this.#message.address, MSG.noSignal)
   }
 
   #point(vector: IoVector): void {
-    const { view } = this.#message
-    view.setUint32(MSG_IOV, vector.address % 2 ** 32, true)
-    view.setUint32(MSG_IOV + 4, Math.floor(vector.address / 2 ** 32), true)
-    view.setUint32(MSG_IOVLEN, vector.count, true)
+    const { address } = vector
+    this.#words[MSG_IOV] = address % 2 ** 32
+    this.#words[MSG_IOV + 1] = address / 2 ** 32
+    this.#words[MSG_IOVLEN] = vector.count
   }
 
   // After a call that moved nothing: throws, or returns when the wait began so that the caller calls again.

@@ -141,10 +141,23 @@ export class IoVector {
     this.#tail = -1
   }
 
+  /** Takes over a list that the page kernel wrote, which has checked every range of it. */
+  wrote(entries: number, length: number): void {
+    this.#first = 0
+    this.#end = entries
+    this.#length = length
+    this.#tail = -1
+  }
+
   /** Drops the first `bytes`, which a system call has moved. */
   advance(bytes: number): void {
     if (bytes > this.#length) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'more moved than asked for')
     this.#length -= bytes
+    // What nearly always happens: everything moved in one call.
+    if (this.#length === 0) {
+      this.#first = this.#end
+      return
+    }
     let left = bytes
     while (left > 0) {
       const at = this.#first * 4

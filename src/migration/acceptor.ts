@@ -27,6 +27,8 @@ export interface AcceptorOptions {
 interface Newcomer {
   fd: number
   since: number
+  /** Bytes that had come at the last look. */
+  heard: number
 }
 
 export class Acceptor {
@@ -89,11 +91,11 @@ export class Acceptor {
   #look(timeoutMs: number): void {
     const listener = { fd: this.#options.listener, events: POLL.in }
     // Those that have spoken a part already would make poll return at once: they are looked at, not waited for.
-    const silent = this.#newcomers.filter(({ fd }) => (peek(fd, 1)?.length ?? 0) === 0)
+    const silent = this.#newcomers.filter(({ heard }) => heard === 0)
     const waitMs = silent.length < this.#newcomers.length ? Math.min(timeoutMs, 10) : timeoutMs
     pollDescriptors([listener, ...silent.map(({ fd }) => ({ fd, events: POLL.in }))], waitMs)
     for (let fd = acceptOne(listener.fd); fd !== undefined; fd = acceptOne(listener.fd)) {
-      this.#newcomers.push({ fd, since: performance.now() })
+      this.#newcomers.push({ fd, since: performance.now(), heard: 0 })
       this.#lastArrival = performance.now()
     }
     for (const newcomer of [...this.#newcomers]) this.#classify(newcomer)
@@ -102,6 +104,7 @@ export class Acceptor {
   #classify(newcomer: Newcomer): void {
     const bytes = peek(newcomer.fd, INITIAL_PACKET_SIZE)
     if (bytes === undefined) return
+    newcomer.heard = bytes.length
     if (bytes.length === 0) {
       this.#dismiss(newcomer)
       if (this.#complete) return

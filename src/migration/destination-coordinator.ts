@@ -7,7 +7,7 @@ import { IoVector } from '../io/iovec.js'
 import { StreamReader } from '../io/stream-reader.js'
 import { hasZstd } from '../method/zstd.js'
 import { PinnedBuffer } from '../os/memory.js'
-import { isOpen, receiveNow, shutdownRead } from '../os/socket.js'
+import { isOpen, POLL, pollDescriptors, receiveNow, shutdownRead } from '../os/socket.js'
 import type { LoadBlock } from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
 import { ADAPTIVE_ANSWER, ADAPTIVE_QUESTION } from '../wire/agreement.js'
@@ -29,13 +29,16 @@ import { Acceptor } from './acceptor.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
 import { readDeviceState } from './device-state.js'
 import type { LoadedState, LoadTarget } from './load-target.js'
+import { type GuestImage, MemoryTarget } from './memory-target.js'
 import { RamLoad } from './ram-load.js'
+import { rehearse } from './rehearsal.js'
 
 const PEER_CLOSE_MS = 2000
 const LOOK_MS = 10
 // A main channel that spoke so lately is alive, whatever the counters say yet.
 const PROGRESS_MS = 1000
 const DEFAULT_PAGE_SIZE = 4096
+const THREAD_NAME = 'mig/dst/main'
 const SUCCEEDED = 0
 const FAILED = 1
 
@@ -54,8 +57,9 @@ export interface DestinationPlan {
 export type DestinationTask = CoordinatorTask & DestinationPlan
 
 export function runDestination(task: DestinationTask, makeTarget: () => LoadTarget): ThreadOutcome {
+  if (!rehearsedFor(task)) task.toProgram.postMessage({ type: 'warning', text: 'the rehearsal failed' })
   let target: LoadTarget | undefined
-  const outcome = Coordinator.run(task, 'mig/dst/main', (coordinator) => {
+  const outcome = Coordinator.run(task, THREAD_NAME, (coordinator) => {
     target = makeTarget()
     new DestinationRun(coordinator, task, target).run()
   })
@@ -66,6 +70,23 @@ export function runDestination(task: DestinationTask, makeTarget: () => LoadTarg
     task.toProgram.postMessage({ type: 'warning', text: MultifdError.from(thrown).message })
   }
   return outcome
+}
+
+// Unless a source is there already, which would wait for it. Returns whether all went well.
+function rehearsedFor(task: DestinationTask): boolean {
+  if ('fd' in task.from) return true
+  const [waiting] = pollDescriptors([{ fd: task.from.listener, events: POLL.in }], 0)
+  if (waiting !== 0) return true
+  let image: GuestImage | undefined
+  rehearse(task, (rehearsal, fd) => {
+    Coordinator.run(rehearsal, THREAD_NAME, (coordinator) => {
+      const target = new MemoryTarget(undefined, [], (came) => {
+        image = came
+      })
+      new DestinationRun(coordinator, { from: { fd }, allowMissingPages: false }, target).run()
+    })
+  })
+  return image !== undefined
 }
 
 class DestinationRun {

@@ -20,7 +20,7 @@ import type { MigrationThreads } from './threads.js'
 export type TargetPlan =
   | { kind: 'program'; blocks: RamBlockHandle[]; machineType: string }
   | { kind: 'snapshot'; path: string; machineType: string | undefined }
-  | { kind: 'memory'; machineType: string | undefined }
+  | { kind: 'memory'; machineType: string | undefined; blocks: RamBlockHandle[] }
 
 export interface ReceiveOptions {
   parameters?: Partial<MigrationParameters>

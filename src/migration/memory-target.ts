@@ -1,8 +1,10 @@
-// Receiving a guest into memory of this process: every block of the stream gets one of its own.
+// Receiving a guest into memory of this process: every block of the stream gets one of its own, or the one that was given
+// for it.
 
 import { MultifdError } from '../errors.js'
 import { ALLOCATE_MAX, RamBlock, type RamBlockHandle } from '../ram/block.js'
 import { type LoadBlock, MemoryLoadBlock } from '../ram/load-block.js'
+import { PageRuns } from '../shm/page-runs.js'
 import type { Configuration } from '../wire/stream.js'
 import type { LoadedState, LoadSetup, LoadTarget } from './load-target.js'
 
@@ -16,12 +18,17 @@ export class MemoryTarget implements LoadTarget {
   readonly keepsDeviceState = true
   readonly #machineType: string | undefined
   readonly #completed: (image: GuestImage) => void
+  readonly #given: readonly RamBlock[]
   #setup: LoadSetup | undefined
-  #blocks: RamBlock[] = []
+  #blocks: MemoryLoadBlock[] = []
 
-  /** @param machineType refuses another one, when given */
-  constructor(machineType: string | undefined, completed: (image: GuestImage) => void) {
+  /**
+   * @param machineType refuses another one, when given
+   * @param given memory to receive into, by the blocks' names, whatever it holds
+   */
+  constructor(machineType: string | undefined, given: readonly RamBlock[], completed: (image: GuestImage) => void) {
     this.#machineType = machineType
+    this.#given = given
     this.#completed = completed
   }
 
@@ -32,23 +39,43 @@ export class MemoryTarget implements LoadTarget {
       throw new MultifdError('ERR_MULTIFD_MACHINE', message)
     }
     this.#setup = setup
-    this.#blocks = blocks.map(({ idstr, usedLength }) => {
-      if (usedLength > ALLOCATE_MAX) {
-        const message = `block '${idstr}' has ${usedLength} bytes: one of more than 4 GiB is received into a file only`
-        throw new MultifdError('ERR_MULTIFD_BLOCK', message)
-      }
-      return RamBlock.allocateFor({ idstr, size: usedLength, pageSize })
-    })
-    return this.#blocks.map((block) => new MemoryLoadBlock(block))
+    this.#blocks = blocks.map(({ idstr, usedLength }) => new MemoryLoadBlock(this.#place(idstr, usedLength, pageSize)))
+    return this.#blocks
+  }
+
+  #place(idstr: string, size: number, pageSize: number): RamBlock {
+    const given = this.#given.find((block) => block.idstr === idstr)
+    if (!given) {
+      if (size <= ALLOCATE_MAX) return RamBlock.allocateFor({ idstr, size, pageSize })
+      const message = `block '${idstr}' has ${size} bytes: one of more than 4 GiB goes into memory that is given for it`
+      throw new MultifdError('ERR_MULTIFD_BLOCK', message)
+    }
+    if (given.size === size && given.pageSize === pageSize) return given
+    const ours = `${given.size} bytes in pages of ${given.pageSize}`
+    const message = `block '${idstr}' has ${size} bytes in pages of ${pageSize}, the memory given for it ${ours}`
+    throw new MultifdError('ERR_MULTIFD_BLOCK', message)
   }
 
   complete(state: LoadedState): void {
     const { configuration, pageSize, ramSectionId, beforeRam, uuid } = this.#setup!
-    const blocks = this.#blocks.map(({ handle }) => handle)
+    for (const block of this.#blocks) if (this.#given.includes(block.inPlace)) clearTheRest(block)
+    const blocks = this.#blocks.map(({ inPlace }) => inPlace.handle)
     this.#completed({ configuration, pageSize, ramSectionId, beforeRam, uuid, blocks, ...state })
   }
 
   close(): void {
     // The memory goes when nobody holds it.
+  }
+}
+
+// Pages that never came, as a balloon's: what the memory held before is nobody's to see.
+function clearTheRest(block: MemoryLoadBlock): void {
+  const { received, pages } = block
+  const runs = PageRuns.alone(1)
+  for (let first = received.next(0, false); first < pages; first = received.next(first, false)) {
+    const end = received.next(first, true)
+    runs.reset()
+    runs.push(first, end - first)
+    block.clear(runs)
   }
 }

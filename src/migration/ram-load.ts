@@ -94,8 +94,8 @@ export class RamLoad {
     for (const block of this.#blocks!) {
       excuseDiscarded(block)
       const { received } = block
+      if (received.full || mayLack(block.idstr)) continue
       const missing = block.pages - received.count()
-      if (missing === 0 || mayLack(block.idstr)) continue
       const first = received.next(0, false) * block.pageSize
       const message =
         `${missing} of ${block.pages} pages of block '${block.idstr}' never came, the first at 0x${first.toString(16)}: ` +

@@ -9,6 +9,7 @@ type Address = number
 
 interface Libc {
   socket(domain: number, type: number, protocol: number): number
+  socketpair(domain: number, type: number, protocol: number, fds: Int32Array): number
   bind(fd: number, sockaddr: Uint8Array, length: number): number
   listen(fd: number, backlog: number): number
   accept4(fd: number, sockaddr: Address, length: Address, flags: number): number
@@ -54,6 +55,7 @@ interface Koffi {
 
 const DECLARATIONS: Record<keyof Libc, string> = {
   socket: 'int socket(int, int, int)',
+  socketpair: 'int socketpair(int, int, int, _Out_ int32_t *)',
   bind: 'int bind(int, uint8_t *, uint32_t)',
   listen: 'int listen(int, int)',
   accept4: 'int accept4(int, uintptr_t, uintptr_t, int)',

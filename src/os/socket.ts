@@ -29,6 +29,7 @@ const F_GETFL = 3
 const F_SETFL = 4
 const O_NONBLOCK = 0x800
 const SHUT_RD = 0
+const SHUT_WR = 1
 const SHUT_RDWR = 2
 const UNIX_PATH_MAX = 107
 
@@ -215,6 +216,15 @@ export function limitSendBuffer(fd: number, bytes: number): void {
   libc().setsockopt(fd, SOL_SOCKET, SO_SNDBUF, int(bytes), 4)
 }
 
+/** Two connected ends within this process. The caller closes both. */
+export function openPair(): [number, number] {
+  const fds = new Int32Array(2)
+  if (libc().socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) !== 0) {
+    throw systemError('ERR_MULTIFD_IO', 'can not make a pair of sockets', 'socketpair')
+  }
+  return [fds[0]!, fds[1]!]
+}
+
 /** Sets or clears O_NONBLOCK; returns what it was. */
 export function setNonBlocking(fd: number, on: boolean): boolean {
   const flags = libc().fcntl(fd, F_GETFL, 0)
@@ -230,6 +240,11 @@ export function isOpen(fd: number): boolean {
 /** Ends reading only: what is queued can still be read, then comes the end. */
 export function shutdownRead(fd: number): void {
   libc().shutdown(fd, SHUT_RD)
+}
+
+/** Ends writing only: the peer reads what was sent, and then the end. */
+export function shutdownWrite(fd: number): void {
+  libc().shutdown(fd, SHUT_WR)
 }
 
 /** Ends both directions; wakes every thread that sits in a call on the socket. */

@@ -153,6 +153,11 @@ export class RamBlock {
     return handle
   }
 
+  /** Whether the memory is of the kind that the kernel hands out in huge pages. */
+  get hugePages(): boolean {
+    return this.#memory !== undefined && !this.discardManager
+  }
+
   /** Whether the memory is a mapped file's. */
   get fileBacked(): boolean {
     return this.backing.kind !== 'memory'

@@ -58,6 +58,10 @@ export class FileLoadBlock implements LoadBlock {
     return new FileLoadBlock({ kind: 'file', ...place, received: bitmap(), populated: bitmap(), stale: bitmap() })
   }
 
+  aboutToReceive(): void {
+    // Pages of a file are not received in place.
+  }
+
   store(runs: PageRuns, staging: RamBlock): void {
     for (let run = 0, staged = 0; run < runs.count; run++) {
       const first = runs.first(run)

@@ -3,6 +3,7 @@
 import { MultifdError } from '../errors.js'
 import { clearMemory } from '../os/memory.js'
 import { SharedBitmap } from '../shm/bitmap.js'
+import { FirstTouch } from '../shm/first-touch.js'
 import type { PageRuns } from '../shm/page-runs.js'
 import { encodeIdstr } from '../wire/multifd-packet.js'
 import { RamBlock, type RamBlockHandle, ZERO_MASK_PAGES } from './block.js'
@@ -23,6 +24,8 @@ export interface LoadBlock {
   readonly handle: LoadBlockHandle
   /** The memory that pages are received into straight away; where there is none, they come by way of a staging block. */
   readonly inPlace: RamBlock | undefined
+  /** Pages are to be received in place. */
+  aboutToReceive(runs: PageRuns): void
   /** Pages whose data is there now: in place, or one after the other from the start of `staging`. */
   store(runs: PageRuns, staging: RamBlock | undefined): void
   /** Pages that are zero now. Nothing is written over what is zero already, so untouched memory stays untouched. */
@@ -38,6 +41,8 @@ interface MemoryLoadBlockHandle {
   kind: 'memory'
   block: RamBlockHandle
   received: SharedArrayBuffer
+  /** See {@link FirstTouch}. Absent: the memory has no huge pages. */
+  touched?: SharedArrayBuffer
 }
 
 export function loadBlockFrom(handle: LoadBlockHandle): LoadBlock {
@@ -49,8 +54,10 @@ export class MemoryLoadBlock implements LoadBlock {
   readonly inPlace: RamBlock
   readonly received: SharedBitmap
   readonly idstrField: Uint8Array
+  readonly #firstTouch: FirstTouch | undefined
 
   constructor(block: RamBlock, handle?: MemoryLoadBlockHandle) {
+    if (block.hugePages) this.#firstTouch = new FirstTouch(block, handle?.touched)
     this.inPlace = block
     this.received = new SharedBitmap(block.pages, handle?.received)
     this.idstrField = encodeIdstr(block.idstr)
@@ -77,7 +84,12 @@ export class MemoryLoadBlock implements LoadBlock {
   }
 
   get handle(): LoadBlockHandle {
-    return { kind: 'memory', block: this.inPlace.handle, received: this.received.buffer }
+    const touched = this.#firstTouch && { touched: this.#firstTouch.states }
+    return { kind: 'memory', block: this.inPlace.handle, received: this.received.buffer, ...touched }
+  }
+
+  aboutToReceive(runs: PageRuns): void {
+    this.#firstTouch?.before(runs)
   }
 
   store(runs: PageRuns): void {

@@ -1,5 +1,7 @@
 // A bitmap in shared memory, one bit a page, little-endian as QEMU's files have it: page k is bit k%8 of byte k/8.
 
+const ONES = Buffer.alloc(4096, 0xff)
+
 /** Set and cleared by several threads at once; sizes in pages. */
 export class SharedBitmap {
   readonly pages: number
@@ -72,6 +74,16 @@ export class SharedBitmap {
     let total = 0
     for (let at = 0; at < this.#words.length; at++) total += popCount(this.word(at))
     return total
+  }
+
+  /** Whether every page's bit is set. */
+  get full(): boolean {
+    const whole = Math.floor(this.pages / 8)
+    for (let at = 0; at < whole; at += ONES.length) {
+      const part = Buffer.from(this.buffer, at, Math.min(ONES.length, whole - at))
+      if (part.compare(ONES, 0, part.length) !== 0) return false
+    }
+    return this.next(8 * whole, false) === this.pages
   }
 
   /** The first page of [from, end) whose bit is `value`, or `end` when there is none. */

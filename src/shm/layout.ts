@@ -112,7 +112,7 @@ const packetRuns = Math.ceil((4 * runWords(PACKET_PAGES_MAX)) / 16) * 16
 export const PACKETS_AT_ONCE = 4
 const packetLists = PACKETS_AT_ONCE * packetHeader
 const packetName = packetLists + 2 * packetRuns + 16
-/** A channel's packets, bytes: headers, lists of runs, a block's name, and a scatter-gather list. */
+/** A channel's packets, bytes: headers, lists of runs, what is expected, and a scatter-gather list. */
 export const PACKET = {
   header: 0,
   headerSize: packetHeader,
@@ -120,8 +120,9 @@ export const PACKET = {
   zero: packetLists + packetRuns,
   staged: packetLists + 2 * packetRuns,
   name: packetName,
-  vector: packetName + 256,
-  size: packetName + 256 + IOVEC_SIZE * (PACKET_PAGES_MAX + 2 * PACKETS_AT_ONCE),
+  expected: packetName + 256,
+  vector: packetName + 320,
+  size: packetName + 320 + IOVEC_SIZE * (PACKET_PAGES_MAX + 2 * PACKETS_AT_ONCE),
 } as const
 
 /** What a place of a ring holds besides slot numbers, which are 0 and up. */

@@ -241,6 +241,16 @@ export class MigrationShm {
     this.#counters[at] = this.#counters[at]! + by
   }
 
+  /** The same for what every packet counts. */
+  countPackets(place: number, bytes: number, packets: number, normalPages: number, zeroPages: number): void {
+    const counters = this.#counters
+    const at = place * COUNTER_WORDS
+    counters[at + COUNTER.bytes] = counters[at + COUNTER.bytes]! + bytes
+    counters[at + COUNTER.packets] = counters[at + COUNTER.packets]! + packets
+    counters[at + COUNTER.normalPages] = counters[at + COUNTER.normalPages]! + normalPages
+    counters[at + COUNTER.zeroPages] = counters[at + COUNTER.zeroPages]! + zeroPages
+  }
+
   setCounter(place: number, counter: number, value: number): void {
     this.#counters[place * COUNTER_WORDS + counter] = Math.floor(value)
   }

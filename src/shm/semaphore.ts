@@ -16,6 +16,11 @@ export class Semaphore {
     Atomics.notify(this.#words, this.#at, 1)
   }
 
+  /** Whether there is one to take, at this instant. */
+  get posted(): boolean {
+    return Atomics.load(this.#words, this.#at) > 0
+  }
+
   /** Takes one if there is one. */
   tryWait(): boolean {
     for (;;) {

@@ -24,11 +24,12 @@ export class Guest {
   readonly ram: readonly RamBlock[]
   readonly #image: GuestImage
 
-  constructor(image: GuestImage) {
+  /** @param given blocks that the guest was received into, which stay the caller's to close */
+  constructor(image: GuestImage, given: readonly RamBlock[] = []) {
     this.#image = image
     this.machineType = image.configuration.machineType
     this.uuid = image.configuration.uuid ?? image.uuid
-    this.ram = image.blocks.map((handle) => RamBlock.from(handle))
+    this.ram = image.blocks.map((handle) => given.find(({ idstr }) => idstr === handle.idstr) ?? RamBlock.from(handle))
   }
 
   /**
@@ -61,14 +62,25 @@ export class Guest {
   }
 }
 
-/** A destination that keeps a QEMU's guest in this process's memory. No block may have more than 4 GiB. */
+export interface ReceiveGuestOptions extends ReceiveSnapshotOptions {
+  /**
+   * Memory to receive into, by the names of the guest's blocks: of a guest that is needed no more, or a file's where a
+   * block has more than 4 GiB. What it holds is overwritten. Other blocks get memory of their own.
+   */
+  ram?: RamBlock[]
+}
+
+/** A destination that keeps a QEMU's guest in this process's memory. */
 export class GuestReceiver extends Receiver {
   #guest: Guest | undefined
+  readonly #given: readonly RamBlock[]
 
   /** @throws MultifdError ERR_MULTIFD_ARGUMENT */
-  constructor(options: ReceiveSnapshotOptions = {}) {
-    const { machineType, ...rest } = options
-    super(rest, { kind: 'memory', machineType })
+  constructor(options: ReceiveGuestOptions = {}) {
+    const { machineType, ram = [], ...rest } = options
+    const blocks = ram.map(({ handle }) => handle)
+    super(rest, { kind: 'memory', machineType, blocks }, { ram, prealloc: false })
+    this.#given = ram
   }
 
   /**
@@ -78,7 +90,7 @@ export class GuestReceiver extends Receiver {
    */
   get guest(): Guest {
     if (!this.image) throw new MultifdError('ERR_MULTIFD_STATE', 'no guest has come yet')
-    this.#guest ??= new Guest(this.image)
+    this.#guest ??= new Guest(this.image, this.#given)
     return this.#guest
   }
 }

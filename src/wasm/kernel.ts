@@ -22,16 +22,7 @@ export interface PageKernel {
     shift: number,
     before: number,
   ): number
-  acceptPacket(
-    header: number,
-    capacity: number,
-    name: number,
-    method: number,
-    shift: number,
-    pages: number,
-    normal: number,
-    zero: number,
-  ): number
+  acceptPacket(expected: number): number
   takePages(bitmap: number, words: number, from: number, most: number, runs: number): number
   findZeroPage(first: number, count: number, shift: number): number
   zeroPages(first: number, count: number, shift: number): number

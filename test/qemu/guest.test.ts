@@ -1,7 +1,8 @@
 // A guest received into memory, and sent on from there to several QEMUs at once.
 
+import { join } from 'node:path'
 import t from 'tap'
-import { GuestReceiver } from '../../src/index.js'
+import { GuestReceiver, RamBlock } from '../../src/index.js'
 import {
   guestProgress,
   memoryDifference,
@@ -13,6 +14,7 @@ import {
 
 const CHANNELS = 3
 const MIB = 1024 ** 2
+const BIOS_BYTES = 2 ** 16
 const MACHINE = 'pc-i440fx-7.2'
 
 for (const version of ['7.2', '10.0'] as const satisfies QemuVersion[]) {
@@ -52,6 +54,51 @@ for (const version of ['7.2', '10.0'] as const satisfies QemuVersion[]) {
     for (const heir of heirs) t.equal((await guestProgress(heir)).length, 3, `its program goes on in ${heir.version}`)
   })
 }
+
+t.test('a guest is received into memory that another one had, and into a file', async (t) => {
+  if (!requireQemu(t, '10.0')) return
+  const path = join(t.testdir(), 'bios')
+  const qemu = await startQemu({ version: '10.0', guest: 'patterned', machine: MACHINE })
+  t.teardown(() => qemu.close())
+  const memory = await qemu.memory()
+  const ram = RamBlock.allocate({ idstr: 'pc.ram', size: memory.length })
+  const bios = RamBlock.mapFile({ idstr: 'pc.bios', path, size: BIOS_BYTES })
+  t.teardown(() => bios.close())
+  ram.bytes().fill(0xa5)
+  bios.bytes().fill(0xa5)
+  await using receiver = new GuestReceiver({ ram: [ram, bios] })
+  const uri = await receiver.listen('tcp:127.0.0.1:0')
+  await qemu.migrate({ uri, multifdChannels: 2, returnPath: true })
+  await receiver.completed
+  const { guest } = receiver
+  t.equal(
+    guest.ram.find(({ idstr }) => idstr === 'pc.ram'),
+    ram,
+  )
+  t.equal(
+    guest.ram.find(({ idstr }) => idstr === 'pc.bios'),
+    bios,
+  )
+  t.equal(memoryDifference(memory.subarray(MIB), Buffer.from(ram.bytes(MIB, memory.length - MIB))), undefined)
+
+  const heir = await startQemu({ version: '10.0', machine: MACHINE, incoming: 'defer' })
+  t.teardown(() => heir.close())
+  await using source = guest.source({ parameters: { multifdChannels: 2 } })
+  await source.migrate(await heir.listen('tcp:127.0.0.1:0', { multifdChannels: 2 }))
+  await heir.waitMigration()
+  t.equal(memoryDifference(memory, await heir.memory()), undefined, 'nothing of what was there before is left')
+})
+
+t.test('memory that does not fit its block is refused', async (t) => {
+  if (!requireQemu(t, '10.0')) return
+  const qemu = await startQemu({ version: '10.0', guest: 'patterned', machine: MACHINE })
+  t.teardown(() => qemu.close())
+  await using receiver = new GuestReceiver({ ram: [RamBlock.allocate({ idstr: 'pc.ram', size: 4096 })] })
+  const uri = await receiver.listen('tcp:127.0.0.1:0')
+  await qemu.migrate({ uri, multifdChannels: 2, returnPath: true })
+  const message = /^block 'pc.ram' has \d+ bytes in pages of 4096, the memory given for it 4096 bytes in pages of 4096$/
+  await t.rejects(receiver.completed, { code: 'ERR_MULTIFD_BLOCK', message })
+})
 
 t.test('a guest of another machine type is refused', async (t) => {
   if (!requireQemu(t, '10.0')) return

@@ -114,36 +114,49 @@ export function encodePacket(
   return normalPages + zeroPages
 }
 
+// What the packets of a channel have in common, as src/shm/packet-memory.ts has it: u32, then f64.
+const CAPACITY: u32 = 0
+const EXPECTED_NAME: u32 = 4
+const METHOD: u32 = 8
+const SHIFT: u32 = 12
+const NORMAL: u32 = 16
+const ZERO: u32 = 20
+const VECTOR: u32 = 24
+const HEADER: u32 = 28
+const HEADER_SIZE: u32 = 32
+const STAGED: u32 = 36
+const BLOCK_PAGES: u32 = 40
+const ADDRESS: u32 = 48
+const HEADER_ADDRESS: u32 = 56
+
 /**
  * Takes a packet apart that is like the one before: pages of the same block by the same method, and no SYNC. Fills both
- * lists and their counts.
+ * lists and their counts. Where pages come as they are, writes where they and the next header go too: an entry for each
+ * run of normal pages, or one for all of them where they are staged; one for the header.
  *
  * @returns bytes of payload, or -1 for anything else, and for whatever is wrong: the caller then looks closer
  */
-export function acceptPacket(
-  header: u32,
-  capacity: u32,
-  name: u32,
-  method: u32,
-  shift: u32,
-  pages: f64,
-  normal: u32,
-  zero: u32,
-): i32 {
+export function acceptPacket(expected: u32): i32 {
+  const header = load<u32>(expected, HEADER)
+  const method = load<u32>(expected, METHOD)
   if (bswap<u32>(load<u32>(header)) !== MAGIC || bswap<u32>(load<u32>(header, 4)) !== VERSION) return -1
   if (bswap<u32>(load<u32>(header + FLAGS)) !== method) return -1
   const alloc = bswap<u32>(load<u32>(header + PAGES_ALLOC))
   const normalPages = bswap<u32>(load<u32>(header + NORMAL_PAGES))
   const zeroPages = bswap<u32>(load<u32>(header + ZERO_PAGES))
-  if (alloc > capacity || normalPages > alloc || zeroPages > alloc - normalPages) return -1
+  if (alloc > load<u32>(expected, CAPACITY) || normalPages > alloc || zeroPages > alloc - normalPages) return -1
   if (normalPages + zeroPages === 0) return -1
   if (bswap<u64>(load<u64>(header + PACKET_NUM)) >> 53 !== 0) return -1
-  if (!sameName(header + NAME, name)) return -1
+  if (!sameName(header + NAME, load<u32>(expected, EXPECTED_NAME))) return -1
+  const shift = load<u32>(expected, SHIFT)
   let size = bswap<u32>(load<u32>(header + NEXT_PACKET_SIZE))
   if (normalPages === 0) size = 0
   else if (method === 0) {
     if (size !== normalPages << shift) return -1
   } else if (size === 0 || size > MAX_PAYLOAD) return -1
+  const normal = load<u32>(expected, NORMAL)
+  const zero = load<u32>(expected, ZERO)
+  const pages = load<f64>(expected, BLOCK_PAGES)
   const normalRuns = readOffsets(header + OFFSETS, normalPages, shift, pages, normal)
   const zeroRuns = readOffsets(header + OFFSETS + normalPages * OFFSET, zeroPages, shift, pages, zero)
   if (normalRuns < 0 || zeroRuns < 0) return -1
@@ -151,7 +164,25 @@ export function acceptPacket(
   store<u32>(normal - RUN, normalPages, 4)
   store<u32>(zero - RUN, zeroRuns)
   store<u32>(zero - RUN, zeroPages, 4)
+  if (method === 0 && !writePlaces(expected, normal, normalRuns, size)) return -1
   return size
+}
+
+function writePlaces(expected: u32, normal: u32, runs: u32, size: u32): bool {
+  const address = load<f64>(expected, ADDRESS)
+  let vector = load<u32>(expected, VECTOR)
+  if (load<u32>(expected, STAGED) === 0) {
+    const shift = load<u32>(expected, SHIFT)
+    if (vectorOf(normal, runs, shift, address, load<f64>(expected, BLOCK_PAGES), vector) < 0) return false
+    vector += runs * IOVEC
+  } else if (size !== 0) {
+    store<u64>(vector, <u64>address)
+    store<u64>(vector, size, 8)
+    vector += IOVEC
+  }
+  store<u64>(vector, <u64>load<f64>(expected, HEADER_ADDRESS))
+  store<u64>(vector, load<u32>(expected, HEADER_SIZE), 8)
+  return true
 }
 
 function sameName(a: u32, b: u32): bool {
