@@ -10,7 +10,7 @@ import { RamBlock, type RamBlockHandle, ZERO_MASK_PAGES } from '../ram/block.js'
 import { COUNTER, JOB, PACKETS_AT_ONCE } from '../shm/layout.js'
 import type { MigrationShm } from '../shm/migration-shm.js'
 import type { HeaderMemory, PacketMemory } from '../shm/packet-memory.js'
-import type { PageRuns } from '../shm/page-runs.js'
+import { type PageRuns, PartReader } from '../shm/page-runs.js'
 import { type Slot, SlotWorker } from '../shm/slots.js'
 import {
   encodeBlockName,
@@ -64,6 +64,7 @@ class SendLoop {
   readonly #shm: MigrationShm
   readonly #task: SendTask
   readonly #jobs: SlotWorker
+  readonly #parts = new PartReader()
   readonly #channel: DescriptorChannel
   readonly #blocks: { block: RamBlock; idstr: Uint8Array }[]
   // Made at the first pages: by then it is settled which it is.
@@ -132,18 +133,31 @@ class SendLoop {
     this.#shm.count(channel, COUNTER.zeroCopyMissed, this.#channel.flushZeroCopy())
   }
 
-  // Several packets go in one call while batches wait: what runs here has left the processor's cache after each.
-  #addPages(slot: Slot): void {
-    const { block, idstr } = this.#blocks[slot.block]!
+  #addPages({ block, runs }: Slot): void {
+    if (runs.pages <= this.#perPacket) {
+      this.#addPacket(block, runs, true)
+      return
+    }
+    const { part } = this.#packet
+    this.#parts.start(runs)
+    for (let left = runs.pages; left > 0; left -= part.pages) {
+      this.#parts.read(part, this.#perPacket)
+      this.#addPacket(block, part, left === part.pages)
+    }
+  }
+
+  // Several packets go in one call while there are more: what runs here has left the processor's cache after each.
+  #addPacket(index: number, runs: PageRuns, last: boolean): void {
+    const { block, idstr } = this.#blocks[index]!
     const { zero, kernel } = this.#packet
     zero.reset()
-    const sort = this.#task.findZeroPages && hasZeroPages(slot.runs, block)
-    const normal = sort ? this.#sortPages(slot.runs, block) : slot.runs
+    const sort = this.#task.findZeroPages && hasZeroPages(runs, block)
+    const normal = sort ? this.#sortPages(runs, block) : runs
     this.#method ??= this.#makeMethod()
     const inFile = normal.pages > 0 && !this.#alone && this.#filePages.takes(block)
     if (inFile || !this.#vector.hasRoom(1 + normal.pages)) this.#flush()
     const header = this.#headers[this.#packets]!
-    if (header.named !== slot.block) this.#beginHeader(header, slot.block, idstr)
+    if (header.named !== index) this.#beginHeader(header, index, idstr)
     this.#vector.push(header.range, 0, header.range.size)
     let size = 0
     if (inFile) size = normal.pages * block.pageSize
@@ -159,7 +173,8 @@ class SendLoop {
     this.#normalPages += normal.pages
     this.#zeroPages += zero.pages
     if (inFile) this.#flushWithFile(normal, block, size)
-    else if (this.#packets === PACKETS_AT_ONCE || this.#alone || !this.#jobs.moreAfterThis) this.#flush()
+    else if (this.#packets === PACKETS_AT_ONCE || this.#alone) this.#flush()
+    else if (last && !this.#jobs.moreAfterThis) this.#flush()
   }
 
   #makeMethod(): SendMethod {

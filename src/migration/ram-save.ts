@@ -4,7 +4,7 @@ import type { StreamWriter } from '../io/stream-writer.js'
 import { type RamBlock, ZERO_MASK_PAGES } from '../ram/block.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
 import { type DirtyLog, dirtyLogOf } from '../ram/dirty-log.js'
-import { COUNTER } from '../shm/layout.js'
+import { COUNTER, PACKETS_AT_ONCE, RING_DEPTH } from '../shm/layout.js'
 import type { PageRuns } from '../shm/page-runs.js'
 import { type PageKernel, pageKernel } from '../wasm/kernel.js'
 import { PACKET_DATA_SIZE } from '../wire/multifd-packet.js'
@@ -36,7 +36,9 @@ export class RamSave {
   readonly #dirty: DirtyBitmap[]
   readonly #batch: PageRuns
   readonly #channels: SendChannels | undefined
-  readonly #batchPages: number
+  readonly #packetPages: number
+  // Whether batches of several packets are worth it: where each is sent at once, and takes as long as any other.
+  readonly #large: boolean
   readonly #pacer: Pacer
   readonly #records: RecordWriter
 
@@ -56,7 +58,9 @@ export class RamSave {
     })
     this.#batch = coordinator.shm.batch()
     this.#channels = options.channels
-    this.#batchPages = PACKET_DATA_SIZE / this.pageSize
+    this.#packetPages = PACKET_DATA_SIZE / this.pageSize
+    const { maxBandwidth, multifdCompression } = coordinator.parameters
+    this.#large = maxBandwidth === 0 && multifdCompression === 'none'
     this.#pacer = new Pacer(coordinator.parameters.maxBandwidth)
     this.#records = new RecordWriter(coordinator, writer, () => this.#pace(), options)
   }
@@ -124,11 +128,19 @@ export class RamSave {
   // Straight from the bitmap into batches.
   #queueBlock(index: number, channels: SendChannels): void {
     const dirty = this.#dirty[index]!
+    const { large, rest } = this.#batches(channels)
     for (let word = 0; !dirty.isEnd(word); ) {
-      word = dirty.take(word, this.#batchPages, channels.spare.runs)
-      if (channels.spare.runs.pages === this.#batchPages) this.#closeBatch(index)
+      const most = dirty.count > rest ? large : this.#packetPages
+      word = dirty.take(word, most, channels.spare.runs)
+      if (channels.spare.runs.pages >= most) this.#closeBatch(index)
     }
     this.#closeBatch(index)
+  }
+
+  // Large batches, until what is left is what all rings hold: the last ones are small, so that channels end together.
+  #batches({ count }: SendChannels): { large: number; rest: number } {
+    const large = PACKETS_AT_ONCE * this.#packetPages
+    return { large, rest: this.#large ? count * RING_DEPTH * large : Number.POSITIVE_INFINITY }
   }
 
   #eachRun(index: number, visit: (first: number, count: number) => void): void {
@@ -136,7 +148,7 @@ export class RamSave {
     const batch = this.#batch
     for (let word = 0; !dirty.isEnd(word); ) {
       batch.reset()
-      word = dirty.take(word, this.#batchPages, batch)
+      word = dirty.take(word, this.#packetPages, batch)
       for (let run = 0; run < batch.count; run++) visit(batch.first(run), batch.length(run))
     }
   }
@@ -144,11 +156,11 @@ export class RamSave {
   #queueRun(index: number, first: number, count: number): void {
     for (let page = first, left = count; left > 0; ) {
       const { runs } = this.#channels!.spare
-      const part = Math.min(left, this.#batchPages - runs.pages)
+      const part = Math.min(left, this.#packetPages - runs.pages)
       runs.push(page, part)
       page += part
       left -= part
-      if (runs.pages === this.#batchPages) this.#closeBatch(index)
+      if (runs.pages === this.#packetPages) this.#closeBatch(index)
     }
   }
 

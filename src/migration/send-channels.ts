@@ -45,6 +45,11 @@ export class SendChannels {
     return this.#dispatcher.spare
   }
 
+  /** Number of channels that take part. */
+  get count(): number {
+    return this.#dispatcher.active
+  }
+
   /** Takes a channel into the set, connected and introduced. Its descriptor stays the coordinator's. */
   add(channel: DescriptorChannel): void {
     const id = channel.name as number

@@ -1,6 +1,6 @@
 // The pages of one block that are still to be sent: the coordinator's own, one bit a page.
 
-import { popCount, type SharedBitmap } from '../shm/bitmap.js'
+import { CHUNK_WORDS, popCount, type SharedBitmap } from '../shm/bitmap.js'
 import type { PageRuns } from '../shm/page-runs.js'
 import type { PageKernel, SharedMemory } from '../wasm/kernel.js'
 
@@ -52,12 +52,16 @@ export class DirtyBitmap {
   takeFrom(log: SharedBitmap): number {
     const before = this.#count
     let added = 0
-    for (let at = 0; at < this.#words.length; at++) {
-      if (log.word(at) === 0) continue
-      const old = this.#words[at]!
-      const merged = old | log.takeWord(at)
-      added += popCount(merged & ~old)
-      this.#words[at] = merged
+    for (let chunk = 0; chunk < this.#words.length; chunk += CHUNK_WORDS) {
+      if (log.isClear(chunk)) continue
+      const end = Math.min(chunk + CHUNK_WORDS, this.#words.length)
+      for (let at = chunk; at < end; at++) {
+        if (log.word(at) === 0) continue
+        const old = this.#words[at]!
+        const merged = old | log.takeWord(at)
+        added += popCount(merged & ~old)
+        this.#words[at] = merged
+      }
     }
     this.#count += added
     this.#leaveOutDiscarded()

@@ -12,8 +12,7 @@ export class ExplicitDirtyLog implements DirtyLog {
   }
 
   start(): void {
-    const { dirty } = this.#block
-    for (let at = 0; at < dirty.wordCount; at++) if (dirty.word(at) !== 0) dirty.takeWord(at)
+    this.#block.dirty.clearAll()
   }
 
   synchronise(into: DirtyBitmap): number {

@@ -1,6 +1,9 @@
 // A bitmap in shared memory, one bit a page, little-endian as QEMU's files have it: page k is bit k%8 of byte k/8.
 
-const ONES = Buffer.alloc(4096, 0xff)
+/** Words that {@link SharedBitmap.isClear} looks at together. */
+export const CHUNK_WORDS = 1024
+const ONES = Buffer.alloc(4 * CHUNK_WORDS, 0xff)
+const ZEROS = Buffer.alloc(4 * CHUNK_WORDS)
 
 /** Set and cleared by several threads at once; sizes in pages. */
 export class SharedBitmap {
@@ -69,11 +72,26 @@ export class SharedBitmap {
     return Atomics.exchange(this.#words, at, 0)
   }
 
+  /** Clears the bits that are set now; those set meanwhile stay or go. */
+  clearAll(): void {
+    for (let chunk = 0; chunk < this.#words.length; chunk += CHUNK_WORDS) {
+      if (this.isClear(chunk)) continue
+      const end = Math.min(chunk + CHUNK_WORDS, this.#words.length)
+      for (let at = chunk; at < end; at++) this.takeWord(at)
+    }
+  }
+
   /** Number of set bits. */
   count(): number {
     let total = 0
     for (let at = 0; at < this.#words.length; at++) total += popCount(this.word(at))
     return total
+  }
+
+  /** Whether no bit is set in the {@link CHUNK_WORDS} words from word `at` on, as far as there are any. Takes next to no time. */
+  isClear(at: number): boolean {
+    const words = Math.min(CHUNK_WORDS, this.#words.length - at)
+    return Buffer.from(this.buffer, 4 * at, 4 * words).compare(ZEROS, 0, 4 * words) === 0
   }
 
   /** Whether every page's bit is set. */

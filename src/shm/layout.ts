@@ -100,6 +100,9 @@ export const RING_DEPTH = 8
 /** Jobs left in a ring at which its channel tells the coordinator, which then refills it at once: a wake-up costs. */
 export const RING_LOW = 4
 
+/** Packets that a sending channel hands to the kernel in one call, and that a batch has pages for at most. */
+export const PACKETS_AT_ONCE = 4
+
 /** Words of a slot: RAM block's index, and its pages as page-runs.ts has them. */
 export const SLOT = { block: 0, runs: 2 } as const
 
@@ -108,17 +111,17 @@ export const PACKET_PAGES_MAX = 512
 
 const packetHeader = packetHeaderSize(PACKET_PAGES_MAX)
 const packetRuns = Math.ceil((4 * runWords(PACKET_PAGES_MAX)) / 16) * 16
-/** Packets that a sending channel hands to the kernel in one call, where so many batches wait. */
-export const PACKETS_AT_ONCE = 4
 const packetLists = PACKETS_AT_ONCE * packetHeader
-const packetName = packetLists + 2 * packetRuns + 16
+const packetStaged = packetLists + 3 * packetRuns
+const packetName = packetStaged + 16
 /** A channel's packets, bytes: headers, lists of runs, what is expected, and a scatter-gather list. */
 export const PACKET = {
   header: 0,
   headerSize: packetHeader,
   normal: packetLists,
   zero: packetLists + packetRuns,
-  staged: packetLists + 2 * packetRuns,
+  part: packetLists + 2 * packetRuns,
+  staged: packetStaged,
   name: packetName,
   expected: packetName + 256,
   vector: packetName + 320,
@@ -138,7 +141,7 @@ export interface ShmShape {
 
 /** Byte offsets of the areas, and the total. */
 export function shmOffsets({ channels, pagesPerPacket, dirtyWords }: ShmShape) {
-  const slotWords = SLOT.runs + runWords(pagesPerPacket)
+  const slotWords = SLOT.runs + runWords(PACKETS_AT_ONCE * pagesPerPacket)
   const slotCount = channels * RING_DEPTH + 1
   const control = 0
   const channelAreas = control + 4 * CONTROL_WORDS

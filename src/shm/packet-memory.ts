@@ -38,6 +38,8 @@ export class PacketMemory {
   readonly normal: PageRuns
   /** Pages that are zero. */
   readonly zero: PageRuns
+  /** A packet's pages, of a batch that has more. */
+  readonly part: PageRuns
   /** Pages with data where they lie before they go into a file: one run from page 0 on. */
   readonly staged: PageRuns
   /** Where {@link expect} notes things for the kernel, bytes from the memory's start. */
@@ -63,6 +65,7 @@ export class PacketMemory {
     this.name = new Uint8Array(buffer, this.nameAt, PACKET.expected - PACKET.name)
     this.normal = new PageRuns(buffer, at + PACKET.normal, PACKET_PAGES_MAX)
     this.zero = new PageRuns(buffer, at + PACKET.zero, PACKET_PAGES_MAX)
+    this.part = new PageRuns(buffer, at + PACKET.part, PACKET_PAGES_MAX)
     this.staged = new PageRuns(buffer, at + PACKET.staged, 1)
     this.expectedAt = at + PACKET.expected
     this.vectorAt = at + PACKET.vector

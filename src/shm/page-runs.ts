@@ -76,3 +76,32 @@ export class PageRuns {
     this.#words[PAGES] = pages
   }
 }
+
+/** Reads a list in parts. */
+export class PartReader {
+  #runs!: PageRuns
+  #run = 0
+  // Pages of that run that were read.
+  #done = 0
+
+  start(runs: PageRuns): void {
+    this.#runs = runs
+    this.#run = 0
+    this.#done = 0
+  }
+
+  /** Sets `part` to the next pages, `most` of them or what is left. */
+  read(part: PageRuns, most: number): void {
+    const runs = this.#runs
+    part.reset()
+    while (part.pages < most && this.#run < runs.count) {
+      const left = runs.length(this.#run) - this.#done
+      const pages = Math.min(left, most - part.pages)
+      part.push(runs.first(this.#run) + this.#done, pages)
+      if (pages === left) {
+        this.#run++
+        this.#done = 0
+      } else this.#done += pages
+    }
+  }
+}

@@ -5,19 +5,19 @@
 // one owner at any time: the coordinator while it is the spare one or lies in a free place, the channel between `head`
 // and `tail`. The block of a slot is read by its owner only.
 
-import { CHANNEL, type JOB, RING_DEPTH, RING_LOW, SLOT, shmOffsets } from './layout.js'
+import { CHANNEL, type JOB, PACKETS_AT_ONCE, RING_DEPTH, RING_LOW, SLOT, shmOffsets } from './layout.js'
 import type { MigrationShm } from './migration-shm.js'
 import { PageRuns } from './page-runs.js'
 
 /** A batch of pages of one RAM block. */
 export class Slot {
-  /** The pages, at most a packet's. */
+  /** The pages, of at most {@link PACKETS_AT_ONCE} packets. */
   readonly runs: PageRuns
   readonly #block: Uint32Array
 
   constructor(buffer: SharedArrayBuffer, at: number, pagesPerPacket: number) {
     this.#block = new Uint32Array(buffer, at + 4 * SLOT.block, 1)
-    this.runs = new PageRuns(buffer, at + 4 * SLOT.runs, pagesPerPacket)
+    this.runs = new PageRuns(buffer, at + 4 * SLOT.runs, PACKETS_AT_ONCE * pagesPerPacket)
   }
 
   /** The RAM block's index. */

@@ -2,7 +2,7 @@
 
 import fc from 'fast-check'
 import t from 'tap'
-import { SharedBitmap } from '../../src/shm/bitmap.js'
+import { CHUNK_WORDS, SharedBitmap } from '../../src/shm/bitmap.js'
 
 t.test('a search ends where it is told to, as the slow one does', async () => {
   const sets = fc.record({
@@ -24,6 +24,24 @@ t.test('a search ends where it is told to, as the slow one does', async () => {
     }),
     { numRuns: 2000 },
   )
+})
+
+t.test('a stretch of words is clear when no bit of it is set, and everything can be cleared', async (t) => {
+  const pages = 32 * CHUNK_WORDS * 2 + 100
+  const bitmap = new SharedBitmap(pages)
+  const clear = (): boolean[] => [0, CHUNK_WORDS, 2 * CHUNK_WORDS].map((at) => bitmap.isClear(at))
+  t.same(clear(), [true, true, true])
+  for (const [page, expected] of [
+    [0, [false, true, true]],
+    [32 * CHUNK_WORDS - 1, [false, true, true]],
+    [32 * CHUNK_WORDS, [true, false, true]],
+    [pages - 1, [true, true, false]],
+  ] as const) {
+    bitmap.set(page)
+    t.same(clear(), expected, `page ${page}`)
+    bitmap.clearAll()
+    t.equal(bitmap.count(), 0)
+  }
 })
 
 t.test('a bitmap is full when every page is set, whatever lies behind the last', async (t) => {
