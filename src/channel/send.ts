@@ -185,16 +185,13 @@ class SendLoop {
 
   // Into the packet's own lists.
   #sortPages(runs: PageRuns, block: RamBlock): PageRuns {
-    const { normal, zero } = this.#packet
+    const { normal, zero, kernel } = this.#packet
     normal.reset()
     for (let run = 0; run < runs.count; run++) {
       const end = runs.first(run) + runs.length(run)
       for (let page = runs.first(run); page < end; page += ZERO_MASK_PAGES) {
         const count = Math.min(ZERO_MASK_PAGES, end - page)
-        const zeros = block.zeroPages(page, count)
-        if (zeros === 0) normal.push(page, count)
-        else if (count === 32 && zeros === -1) zero.push(page, count)
-        else for (let i = 0; i < count; i++) ((zeros & (1 << i)) === 0 ? normal : zero).push(page + i, 1)
+        kernel.splitPages(page, count, block.zeroPages(page, count), normal.at, zero.at)
       }
     }
     return normal

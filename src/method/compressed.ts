@@ -37,8 +37,8 @@ export interface Decompressor {
 
 /** The part of a run that lies in one array. */
 export function spanOf(block: RamBlock, offset: number, length: number): Span {
-  const place = block.place(offset, length)
-  return { ...place, address: checkedAddress(block, offset, place.length) }
+  const { bytes, at, length: part } = block.place(offset, length)
+  return { address: checkedAddress(block, offset, part), bytes, at, length: part }
 }
 
 export class CompressedSend implements SendMethod {
@@ -47,7 +47,6 @@ export class CompressedSend implements SendMethod {
   readonly #chunk = new PinnedBuffer(MAX_PAYLOAD_SIZE)
   readonly #range = { address: this.#chunk.address, size: MAX_PAYLOAD_SIZE }
   readonly #zeroPage = new PinnedBuffer(65536)
-  readonly #zeros = { address: this.#zeroPage.address, bytes: this.#zeroPage.bytes, at: 0 }
 
   constructor(flag: number, compressor: Compressor) {
     this.flag = flag
@@ -77,11 +76,16 @@ export class CompressedSend implements SendMethod {
     let used = before
     for (let at = first * pageSize; at < end * pageSize; ) {
       const left = end * pageSize - at
-      const input = zero ? { ...this.#zeros, length: left } : spanOf(block, at, left)
+      const input = zero ? this.#zeros(left) : spanOf(block, at, left)
       at += input.length
       used = this.#compressor.compress(input, this.#chunk, used, flush && input.length === left)
     }
     return used
+  }
+
+  #zeros(length: number): Span {
+    const { address, bytes } = this.#zeroPage
+    return { address, bytes, at: 0, length }
   }
 
   close(): void {

@@ -13,8 +13,8 @@ interface Libzstd {
   ZSTD_freeDCtx(context: number): number
   ZSTD_DCtx_setParameter(context: number, parameter: number, value: number): number
   ZSTD_decompressStream(context: number, output: number, input: number): number
-  ZSTD_isError(code: number): number
-  ZSTD_getErrorName(code: number): string
+  ZSTD_isError(code: number | bigint): number
+  ZSTD_getErrorName(code: number | bigint): string
 }
 
 const DECLARATIONS: Record<keyof Libzstd, string> = {
@@ -39,9 +39,13 @@ const END = 2
 /** What level 20, QEMU's highest, asks of a decoder: 32 MiB. */
 export const WINDOW_LOG = 25
 
-// ZSTD_inBuffer and ZSTD_outBuffer alike: pointer, size, position; 8 bytes each.
+// ZSTD_inBuffer and ZSTD_outBuffer alike: pointer, size, position; 8 bytes each. In words from the first struct's start.
 const STRUCT_SIZE = 24
-const POSITION = 16
+const OUTPUT = 6
+const SIZE = 2
+const POSITION = 4
+const HIGH = 2 ** 32
+const FIRST_ERROR = 2 ** 53
 
 let loaded: Libzstd | undefined
 
@@ -62,35 +66,34 @@ export function requireLibzstd(): void {
   libzstd()
 }
 
+// The two structs side by side, as 32-bit words; machines that run this are little-endian.
 class Buffers {
-  readonly memory = new PinnedBuffer(2 * STRUCT_SIZE + 80)
+  readonly #memory = new PinnedBuffer(2 * STRUCT_SIZE + 80)
+  readonly #words = new Uint32Array(this.#memory.bytes.buffer)
+  readonly input = this.#memory.address
+  readonly output = this.#memory.address + STRUCT_SIZE
 
-  get input(): number {
-    return this.memory.address
+  /** @param at 0 for the input, {@link OUTPUT} for the output */
+  set(at: number, address: number, size: number, position: number): void {
+    const words = this.#words
+    words[at] = address % HIGH
+    words[at + 1] = address / HIGH
+    words[at + SIZE] = size
+    words[at + POSITION] = position
   }
 
-  get output(): number {
-    return this.memory.address + STRUCT_SIZE
+  position(at: number): number {
+    return this.#words[at + POSITION]!
   }
 
-  set(at: 0 | typeof STRUCT_SIZE, address: number, size: number, position: number): void {
-    const { view } = this.memory
-    setWord(view, at, address)
-    setWord(view, at + 8, size)
-    setWord(view, at + POSITION, position)
-  }
-
-  position(at: 0 | typeof STRUCT_SIZE): number {
-    return this.memory.view.getUint32(at + POSITION, true)
+  size(at: number): number {
+    return this.#words[at + SIZE]!
   }
 }
 
-function setWord(view: DataView, at: number, value: number): void {
-  view.setUint32(at, value % 2 ** 32, true)
-  view.setUint32(at + 4, Math.floor(value / 2 ** 32), true)
-}
-
-function check(result: number, what: string, code: ErrorCode): number {
+// A code of failure is a size_t a little below 2^64, which comes as a bigint.
+function check(result: number | bigint, what: string, code: ErrorCode): number {
+  if (typeof result === 'number' && result < FIRST_ERROR) return result
   if (libzstd().ZSTD_isError(result) === 0) return Number(result)
   throw new MultifdError(code, `zstd can not ${what}: ${libzstd().ZSTD_getErrorName(result)}`)
 }
@@ -129,13 +132,13 @@ export class ZstdCompressor {
   #run(input: number, length: number, output: number, room: number, used: number, directive: number): number {
     const buffers = this.#buffers
     buffers.set(0, input, length, 0)
-    buffers.set(STRUCT_SIZE, output, room, used)
+    buffers.set(OUTPUT, output, room, used)
     for (;;) {
       const { input: from, output: to } = buffers
       const result = libzstd().ZSTD_compressStream2(this.#context, to, from, directive)
       const left = check(result, 'compress', 'ERR_MULTIFD_INTERNAL')
       const done = buffers.position(0) === length && (directive === CONTINUE || left === 0)
-      const end = buffers.position(STRUCT_SIZE)
+      const end = buffers.position(OUTPUT)
       if (done) return end
       if (end === room) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'a compressed packet has no room')
     }
@@ -165,17 +168,17 @@ export class ZstdDecompressor {
 
   /** Bytes of the piece that were not read yet. */
   get inputLeft(): number {
-    return this.#buffers.memory.view.getUint32(8, true) - this.#buffers.position(0)
+    return this.#buffers.size(0) - this.#buffers.position(0)
   }
 
   /** Fills `length` bytes at `output`; returns how many it could. @throws MultifdError ERR_MULTIFD_PROTOCOL */
   fill(output: number, length: number): number {
     const buffers = this.#buffers
-    buffers.set(STRUCT_SIZE, output, length, 0)
+    buffers.set(OUTPUT, output, length, 0)
     for (let before = -1; ; ) {
       const { input: from, output: to } = buffers
       check(libzstd().ZSTD_decompressStream(this.#context, to, from), 'decompress', 'ERR_MULTIFD_PROTOCOL')
-      const filled = buffers.position(STRUCT_SIZE)
+      const filled = buffers.position(OUTPUT)
       // The input may be used up while output is still held back: it goes on as long as something comes.
       const moved = filled + buffers.position(0)
       if (filled === length || moved === before) return filled

@@ -24,6 +24,7 @@ export interface PageKernel {
   ): number
   acceptPacket(expected: number): number
   takePages(bitmap: number, words: number, from: number, most: number, runs: number): number
+  splitPages(first: number, count: number, zeros: number, normal: number, zero: number): void
   findZeroPage(first: number, count: number, shift: number): number
   zeroPages(first: number, count: number, shift: number): number
 }

@@ -113,6 +113,37 @@ t.test('no list is made of a run that does not lie in the block', async (t) => {
   t.equal(make([[2 ** 32 - 2, 1]], 2 ** 32), 4096, 'a block of 16 TiB')
 })
 
+t.test('pages are parted by a mask, and join what stands at the ends of the lists', async () => {
+  const [NORMAL, ZERO] = [64, 16384]
+  const look = fc.record({
+    first: fc.nat(5000),
+    count: fc.integer({ min: 1, max: 32 }),
+    zeros: fc.oneof(fc.integer({ min: 0, max: 2 ** 32 - 1 }), fc.constantFrom(0, 2 ** 32 - 1, 1, 2 ** 31)),
+    follows: fc.boolean(),
+  })
+  fc.assert(
+    fc.property(fc.array(look, { minLength: 1, maxLength: 20 }), (looks) => {
+      for (const list of [NORMAL, ZERO]) words.fill(0, list / 4 - 2, list / 4)
+      const expected: [number[], number[]] = [[], []]
+      let next = 0
+      for (const { first, count, zeros, follows } of looks) {
+        const from = follows ? next : first
+        kernel.splitPages(from, count, zeros, NORMAL, ZERO)
+        for (let i = 0; i < count; i++) expected[(zeros >>> i) & 1]!.push(from + i)
+        next = from + count
+      }
+      return [NORMAL, ZERO].every((list, i) => {
+        const [runs = 0, pages = 0] = words.subarray(list / 4 - 2, list / 4)
+        const found = Array.from({ length: runs }, (_, run): [number, number] => {
+          return [words[list / 4 + 2 * run]!, words[list / 4 + 2 * run + 1]!]
+        })
+        const slow = runsOf(expected[i]!)
+        return pages === expected[i]!.length && JSON.stringify(found) === JSON.stringify(slow)
+      })
+    }),
+  )
+})
+
 t.test('zero pages are found, wherever the one byte lies', async (t) => {
   const block = makeSharedMemory(2 ** 21)
   const bytes = new Uint8Array(block.buffer)

@@ -232,6 +232,33 @@ export function takePages(bitmap: u32, words: u32, from: u32, most: u32, runs: u
   return word
 }
 
+/**
+ * Moves up to 32 pages from `first` on to the ends of two lists: those whose bit of `zeros` is set to the one of zero
+ * pages, the others to the one of normal pages. Before a list stand its number of runs and its number of pages.
+ */
+export function splitPages(first: u32, count: u32, zeros: u32, normal: u32, zero: u32): void {
+  for (let at: u32 = 0; at < count; ) {
+    const bits = zeros >> at
+    const isZero = (bits & 1) !== 0
+    const length = min<u32>(ctz<u32>(isZero ? ~bits : bits), count - at)
+    append(isZero ? zero : normal, first + at, length)
+    at += length
+  }
+}
+
+function append(runs: u32, first: u32, pages: u32): void {
+  const count = load<u32>(runs - RUN)
+  store<u32>(runs - RUN, load<u32>(runs - RUN, 4) + pages, 4)
+  const run = runs + count * RUN
+  if (count > 0 && load<u32>(run - RUN) + load<u32>(run - RUN, 4) === first) {
+    store<u32>(run - RUN, load<u32>(run - RUN, 4) + pages, 4)
+    return
+  }
+  store<u32>(run, first)
+  store<u32>(run, pages, 4)
+  store<u32>(runs - RUN, count + 1)
+}
+
 /** Index of the first zero page among `count` from `first` on, counted from there; `count` when none is. */
 export function findZeroPage(first: u32, count: u32, shift: u32): u32 {
   let at = first << shift
