@@ -8,6 +8,7 @@ import type { MigrationParameters } from '../migration/parameters.js'
 import { MigrationSource } from '../migration/source.js'
 import { RamBlock } from '../ram/block.js'
 import type { ReceiveSnapshotOptions } from './receive.js'
+import { extrasOf, given } from './stream.js'
 
 export interface SendGuestOptions {
   parameters?: Partial<MigrationParameters>
@@ -40,25 +41,9 @@ export class Guest {
    */
   source(options: SendGuestOptions = {}): MigrationSource {
     const { parameters, logger, uuid = this.uuid } = options
-    const { configuration, ramSectionId, beforeRam, afterRam, switchoverStart, deviceState } = this.#image
-    return new MigrationSource(
-      {
-        ram: [...this.ram],
-        machineType: this.machineType,
-        ...(parameters === undefined ? {} : { parameters }),
-        ...(uuid === undefined ? {} : { uuid }),
-        ...(logger === undefined ? {} : { logger }),
-      },
-      {
-        ramSectionId,
-        beforeRam,
-        afterRam,
-        switchoverStart,
-        deviceState,
-        validateUuid: configuration.uuid !== undefined,
-        ...(configuration.pageBits === undefined ? {} : { pageBits: configuration.pageBits }),
-      },
-    )
+    const { ram, machineType } = this
+    const sourceOptions = { ram: [...ram], machineType, ...given({ parameters, uuid, logger }) }
+    return new MigrationSource(sourceOptions, extrasOf(this.#image))
   }
 }
 

@@ -8,6 +8,7 @@ import type { MigrationStatistics } from '../migration/statistics.js'
 import { RamBlock } from '../ram/block.js'
 import { readSnapshot, type Snapshot } from './file.js'
 import { readSidecar } from './sidecar.js'
+import { extrasOf, given } from './stream.js'
 
 export interface SendSnapshotOptions {
   parameters?: Partial<MigrationParameters>
@@ -31,31 +32,15 @@ export class SnapshotSender {
     // What is asked for wrongly is told before the file is looked at.
     completeParameters(parameters)
     this.snapshot = readSnapshot(path)
-    const { blocks, configuration, pageSize, ramSectionId } = this.snapshot
+    const { blocks, configuration, pageSize } = this.snapshot
     const uuid = options.uuid ?? configuration.uuid ?? readSidecar(path).uuid
     try {
       for (const { idstr, size, pagesOffset: offset, populated } of blocks) {
         this.#blocks.push(RamBlock.mapFile({ idstr, path, size, offset, pageSize, populated, writable: false }))
       }
-      const { beforeRam, afterRam, switchoverStart, deviceState } = this.snapshot
-      this.source = new MigrationSource(
-        {
-          ram: this.#blocks,
-          parameters,
-          machineType: configuration.machineType,
-          ...(uuid === undefined ? {} : { uuid }),
-          ...(logger === undefined ? {} : { logger }),
-        },
-        {
-          ramSectionId,
-          beforeRam,
-          afterRam,
-          switchoverStart,
-          deviceState,
-          validateUuid: configuration.uuid !== undefined,
-          ...(configuration.pageBits === undefined ? {} : { pageBits: configuration.pageBits }),
-        },
-      )
+      const { machineType } = configuration
+      const sourceOptions = { ram: this.#blocks, machineType, parameters, ...given({ uuid, logger }) }
+      this.source = new MigrationSource(sourceOptions, extrasOf(this.snapshot))
     } catch (error) {
       this.#unmap()
       throw error

@@ -49,6 +49,16 @@ const wrong: { name: string; args: string[]; says: RegExp }[] = [
     args: ['send', 'x', 'tcp::1', '--no-multifd', '--xbzrle-cache-size', '1M'],
     says: /--xbzrle-cache-size is of no use without --xbzrle/,
   },
+  ...['none', 'auto'].map((method) => ({
+    name: `a level for compression ${method}`,
+    args: ['send', 'x', 'tcp::1', '--compression', method, '--compression-level', '3'],
+    says: new RegExp(`compression ${method} has no level: it is zlib's and zstd's`),
+  })),
+  {
+    name: 'a level that zlib has not got',
+    args: ['send', 'x', 'tcp::1', '--compression', 'zlib', '--compression-level', '10'],
+    says: /'multifdZlibLevel' is 10/,
+  },
   { name: 'too large a demo', args: ['demo', '--size', '5G'], says: /from 1M to 4G/ },
   { name: 'too small a demo', args: ['demo', '--size', '1000'], says: /from 1M to 4G/ },
 ]
