@@ -2,7 +2,7 @@
 
 import { MultifdError } from '../errors.js'
 import { FAULT } from '../faults.js'
-import type { Channel, WaitHook } from '../io/channel.js'
+import type { Channel } from '../io/channel.js'
 import { DescriptorChannel, describe } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { RecvMethod } from '../method/method.js'
@@ -84,15 +84,17 @@ export interface RecvContext {
 export function runRecv(task: RecvTask): ThreadOutcome {
   const { channel } = task
   return runChannelThread(task, `mig/dst/recv_${channel}`, (shm) => {
-    const wait = channelWait(shm, channel, task.stallTimeoutMs)
+    const connect = (fd: number): DescriptorChannel => {
+      return new DescriptorChannel(fd, channel, channelWait(shm, channel, task.stallTimeoutMs))
+    }
     const packet = shm.packetMemory(channel)
-    rehearse(shm, channel, packet, wait)
+    rehearse(shm, channel, packet, connect)
     const { fd, pageSize } = waitHandOver<RecvConnection>(shm, task)
     let blocks: LoadBlock[] | undefined
     const methods = RecvMethods.of(shm, channel, task.compression)
-    const loop = new RecvLoop({
+    const loop = makeLoop(shm, channel, 1, {
       methods,
-      channel: new DescriptorChannel(fd, channel, wait),
+      channel: connect(fd),
       packet,
       pageSize,
       blocks() {
@@ -100,8 +102,6 @@ export function runRecv(task: RecvTask): ThreadOutcome {
         return blocks
       },
       barrier: () => waitBarrier(shm, channel),
-      ending: () => shm.ending,
-      counted: (bytes, normalPages, zeroPages) => shm.countPackets(channel, bytes, 1, normalPages, zeroPages),
     })
     try {
       loop.run()
@@ -111,23 +111,37 @@ export function runRecv(task: RecvTask): ThreadOutcome {
   })
 }
 
+/** @param counts 1, or 0 for packets that are nobody's */
+function makeLoop(
+  shm: MigrationShm,
+  channel: number,
+  counts: 0 | 1,
+  context: Omit<RecvContext, 'ending' | 'counted'>,
+): RecvLoop {
+  return new RecvLoop({
+    ...context,
+    ending: () => shm.ending,
+    counted(bytes, normalPages, zeroPages) {
+      shm.countPackets(channel, counts * bytes, counts, counts * normalPages, counts * zeroPages)
+    },
+  })
+}
+
 // See rehearsal.ts. Unless the source is there already, which would wait for it.
-function rehearse(shm: MigrationShm, channel: number, packet: PacketMemory, wait: WaitHook): void {
-  const rehearsal = new Rehearsal()
+function rehearse(
+  shm: MigrationShm,
+  channel: number,
+  packet: PacketMemory,
+  connect: (fd: number) => DescriptorChannel,
+): void {
+  const rehearsal = new Rehearsal(connect)
+  const { pageSize } = rehearsal
   const blocks: LoadBlock[] = [rehearsal.block]
   for (let round = 0; round < REHEARSALS && !shm.stopped && !shm.wake(channel).posted; round++) {
-    rehearsal.play(wait, (connection) => {
-      const loop = new RecvLoop({
-        methods: new RecvMethods(),
-        channel: connection,
-        packet,
-        pageSize: rehearsal.pageSize,
-        blocks: () => blocks,
-        barrier: () => {},
-        ending: () => shm.ending,
-        counted: () => shm.countPackets(channel, 0, 0, 0, 0),
-      })
-      loop.run()
+    rehearsal.play((connection) => {
+      const methods = new RecvMethods()
+      const barrier = (): void => {}
+      makeLoop(shm, channel, 0, { methods, channel: connection, packet, pageSize, blocks: () => blocks, barrier }).run()
     })
   }
 }

@@ -3,8 +3,7 @@
 // Code that runs for the first time is read, compiled and looked up piece by piece, which takes milliseconds, and in every
 // thread anew. A destination waits for its source anyway; a source's first packets find warm code then.
 
-import type { WaitHook } from '../io/channel.js'
-import { DescriptorChannel } from '../io/descriptor-channel.js'
+import type { DescriptorChannel } from '../io/descriptor-channel.js'
 import { IoVector } from '../io/iovec.js'
 import { PinnedBuffer } from '../os/memory.js'
 import { closeDescriptor, openPair, shutdownBoth } from '../os/socket.js'
@@ -29,8 +28,11 @@ export class Rehearsal {
   readonly block: MemoryLoadBlock
   readonly pageSize = PAGE_SIZE
   readonly #stream: PinnedBuffer
+  readonly #connect: (fd: number) => DescriptorChannel
 
-  constructor() {
+  /** @param connect as the channel's own connection is made */
+  constructor(connect: (fd: number) => DescriptorChannel) {
+    this.#connect = connect
     const block = RamBlock.staging(PAGES, PAGE_SIZE)
     this.block = new MemoryLoadBlock(block)
     const packet = PacketMemory.alone()
@@ -59,16 +61,16 @@ export class Rehearsal {
   }
 
   /** Plays it once. `run` has a channel with all of it, to its end. */
-  play(wait: WaitHook, run: (channel: DescriptorChannel) => void): void {
+  play(run: (channel: DescriptorChannel) => void): void {
     const [ours, theirs] = openPair()
     try {
-      const sender = new DescriptorChannel(theirs, 0, wait)
+      const sender = this.#connect(theirs)
       const { address, bytes } = this.#stream
       const vector = new IoVector(1)
       vector.push({ address, size: bytes.length }, 0, bytes.length)
       sender.writeFull(vector)
       shutdownBoth(theirs)
-      run(new DescriptorChannel(ours, 0, wait))
+      run(this.#connect(ours))
     } finally {
       closeDescriptor(ours)
       closeDescriptor(theirs)

@@ -74,6 +74,7 @@ const cases: Case[] = [
     says: /gone|closed|failed/,
     stopped: false,
     async play(destination) {
+      for (let at = 0; destination.connections.length === 0 && at < 6000; at++) await delay(5)
       // The first may end it before the others come.
       for (let at = 0; at < 200; at++) {
         for (const wire of destination.connections) wire.reset()
