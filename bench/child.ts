@@ -21,6 +21,10 @@ interface Answer {
   error?: string
 }
 
+interface Event {
+  event: 'set-up'
+}
+
 interface Waiting {
   resolve(result: unknown): void
   reject(error: Error): void
@@ -32,6 +36,8 @@ export class Child<C extends Calls<C>> {
   readonly #waiting = new Map<number, Waiting>()
   readonly #untrack: () => void
   readonly #ended: Promise<void>
+  /** Called when the child says that it is set up: see {@link tellSetUp}. */
+  onSetUp = (): void => {}
   #ids = 0
   #end: string | undefined
 
@@ -39,7 +45,7 @@ export class Child<C extends Calls<C>> {
     const child = fork(new URL(`./processes/${name}.js`, import.meta.url), { stdio: ['ignore', 2, 'inherit', 'ipc'] })
     this.#process = child
     this.#untrack = onProcessEnd(() => child.kill('SIGKILL'))
-    child.on('message', (message) => this.#hear(message as Answer))
+    child.on('message', (message) => this.#hear(message as Answer | Event))
     this.#ended = new Promise((resolve) => {
       child.once('exit', (code, signal) => {
         this.#end = `${name} ended (${signal ?? code})`
@@ -79,11 +85,22 @@ export class Child<C extends Calls<C>> {
     this.#untrack()
   }
 
-  #hear({ id, result, error }: Answer): void {
+  #hear(message: Answer | Event): void {
+    if ('event' in message) {
+      this.onSetUp()
+      return
+    }
+    const { id, result, error } = message
     const waiting = this.#waiting.get(id)
     if (error === undefined) waiting?.resolve(result)
     else waiting?.reject(new Error(error))
   }
+}
+
+/** For a child that migrates: its set-up is over. */
+export function tellSetUp(): void {
+  const event: Event = { event: 'set-up' }
+  process.send!(event)
 }
 
 /** Serves `calls` to the parent process, and ends with it. */

@@ -3,7 +3,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Measurement, Memory, Session, Side } from './pairing.js'
-import { backFreeMemory } from './temporary.js'
+import { holdMemory } from './temporary.js'
 
 // USER_HZ, which is 100 on every Linux that Node runs on.
 const TICKS_PER_SECOND = 100
@@ -53,20 +53,21 @@ export function ramOf({ bytes, data }: Session, memory: Memory): Ram {
 
 /**
  * Measures both processes of a run. The destination's part begins before it listens: its threads are part of its cost,
- * as the source's are of the source's. The source gets its order when the destination has come to rest.
+ * as the source's are of the source's. The source gets its order when the destination has come to rest. `migrate` calls
+ * `begins` when the set-up is over: then there is free memory for the RAM.
  */
 export async function metered(
   pids: Side<number>,
   ram: Ram,
   listen: () => Promise<string>,
-  migrate: (uri: string) => Promise<{ setupMs: number; transferMs: number }>,
+  migrate: (uri: string, begins: () => void) => Promise<{ setupMs: number; transferMs: number }>,
 ): Promise<Measurement> {
   const destination = new Meter(pids.destination)
   const uri = await listen()
   await atRest(pids.destination)
-  if (ram.fresh) backFreeMemory(ram.bytes)
+  const free = ram.fresh ? holdMemory(ram.bytes) : (): void => {}
   const source = new Meter(pids.source)
-  const { setupMs, transferMs } = await migrate(uri)
+  const { setupMs, transferMs } = await migrate(uri, free).finally(free)
   const [src, dst] = [source.read(), destination.read()]
   return {
     setupMs,

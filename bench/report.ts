@@ -26,7 +26,7 @@ export const DEFINITIONS = [
   "touched/untouched: the destination's memory is resident before, or fresh (with huge pages asked for, on every side).",
   'tmpfs/disk: a new file in memory, or on a disk. A QEMU has its RAM there, mapped; multifd writes a snapshot there, and',
   '  on a disk waits for it (fsync), which QEMU does not.',
-  'right before a run into fresh memory, as much free memory is touched and freed: what a host took back is not measured.',
+  'fresh memory: as much is touched beforehand, and freed when the set-up is over: what a host took back is not measured.',
   'CPU: user and system seconds a GiB of RAM, source + destination; from the order to migrate, and from the order to',
   '  listen, to the end: starting threads is included on both sides. The source starts when the destination is at rest.',
   "beyond RAM: highest resident memory during a run minus the RAM's bytes, the runtime's own included. min–max in brackets.",

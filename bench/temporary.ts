@@ -22,15 +22,12 @@ export function removeNow(path: string): void {
 }
 
 /**
- * Touches as much free memory as a run takes, and frees it. A virtual machine's host takes back what is free for a few
- * seconds, and the next touch costs many times what it costs this machine: a chance that is none of the runs' doing.
+ * Touches as much free memory as a run takes, and returns what frees it. A virtual machine's host takes back what is free
+ * for a moment, and the next touch costs many times what it costs this machine: a chance that is none of the runs' doing.
  */
-export function backFreeMemory(bytes: number): void {
+export function holdMemory(bytes: number): () => void {
   const mapping = mapAnonymous(bytes + bytes / 4)
-  try {
-    adviseHugePages(mapping.address, mapping.length)
-    populate(mapping.address, mapping.length)
-  } finally {
-    mapping.unmap()
-  }
+  adviseHugePages(mapping.address, mapping.length)
+  populate(mapping.address, mapping.length)
+  return () => mapping.unmap()
 }

@@ -36,7 +36,8 @@ export class NodePairing implements Pairing {
       { source: source.pid, destination: destination.pid },
       ramOf(this.#session, memory),
       () => destination.call('listen', { channels, method }),
-      async (uri) => {
+      async (uri, begins) => {
+        source.onSetUp = begins
         const [times] = await Promise.all([
           source.call('send', { uri, channels, method }),
           destination.call('completed', null),

@@ -18,7 +18,8 @@ export function qemuToQemu(guests: Guests): Pairing {
         { source: source.pid!, destination: destination.pid! },
         ramOf(session, memory),
         () => listening(destination, channels, method),
-        async (uri) => {
+        async (uri, begins) => {
+          begins()
           const info = await migrated(source, uri, channels, method)
           await destination.waitMigration('completed', STEP_MS)
           return timesOf(info, session)

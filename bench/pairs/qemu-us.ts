@@ -33,7 +33,8 @@ export function qemuToUs(guests: Guests): Pairing {
           { source: source.pid!, destination: destination.pid },
           ramOf(session, memory),
           () => destination.call('listen', { channels, method }),
-          async (uri) => {
+          async (uri, begins) => {
+            begins()
             const info = await migrated(source, uri, channels, method)
             await destination.call('completed', null)
             return timesOf(info, session)

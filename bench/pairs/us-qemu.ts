@@ -32,7 +32,8 @@ export function usToQemu(guests: Guests): Pairing {
         { source: sender.pid, destination: destination.pid! },
         ramOf(session, memory),
         () => listening(destination, channels, method),
-        async (uri) => {
+        async (uri, begins) => {
+          sender.onSetUp = begins
           const times = await sender.call('send', { uri, channels, method })
           await destination.waitMigration('completed', STEP_MS)
           checkData(times.dataBytes, session)

@@ -4,7 +4,7 @@ import { connectTo } from '../../src/io/connect.js'
 import { parseUri, resolveUri } from '../../src/io/uri.js'
 import { closeDescriptor } from '../../src/os/socket.js'
 import { RamBlock } from '../../src/ram/block.js'
-import { serve } from '../child.js'
+import { serve, tellSetUp } from '../child.js'
 import { startBare } from './bare.js'
 import { digestOf, fill, type SourceCalls } from './calls.js'
 
@@ -25,6 +25,7 @@ serve<SourceCalls>({
     const threads = startBare(block, fds, true)
     await threads.ready
     const active = performance.now()
+    tellSetUp()
     threads.go()
     const doneAt = await threads.done
     for (const fd of fds) closeDescriptor(fd)

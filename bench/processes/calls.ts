@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto'
 import type { MigrationSource, MigrationStatistics } from '../../src/index.js'
 import { ALLOCATE_MAX, RamBlock } from '../../src/ram/block.js'
+import { tellSetUp } from '../child.js'
 import { type DataSet, eachPiece } from '../data.js'
 import type { Method } from '../method.js'
 
@@ -70,7 +71,9 @@ export function digestOf(blocks: readonly RamBlock[]): string {
 export async function timed(source: MigrationSource, migrate: () => Promise<MigrationStatistics>): Promise<Times> {
   let active = Number.NaN
   source.on('status', (status) => {
-    if (status === 'active') active = performance.now()
+    if (status !== 'active') return
+    active = performance.now()
+    tellSetUp()
   })
   const began = performance.now()
   const { ram } = await migrate()
