@@ -8,6 +8,8 @@ import { bytes, percent, rate } from './format.js'
 const BAR_MS = 200
 const LINE_MS = 5000
 const BAR_WIDTH = 20
+const PATIENCE_MS = 2000
+const WAITING = 'waits for its word: as many channels there?'
 
 /** Shows how far a migration is on standard error, until `stop`. */
 export class Progress {
@@ -18,6 +20,7 @@ export class Progress {
   #shown = false
   #lastBytes = 0
   #lastAt = performance.now()
+  #stillAt = performance.now()
 
   /** @param verb what is going on, such as `receiving` */
   constructor(migration: Migration, verb: string) {
@@ -63,7 +66,15 @@ export class Progress {
     const done = Math.min(ram.total, moved)
     const again = moved > ram.total ? `, ${bytes(moved - ram.total)} again` : ''
     const share = `${percent(done, ram.total)}%`.padStart(4)
-    return { done, text: `${share}  ${bytes(done)} of ${bytes(ram.total)}${again}  ${rate(this.#speed(ram))}` }
+    const speed = this.#speed(ram)
+    const rest = this.#waits(speed) ? WAITING : rate(speed)
+    return { done, text: `${share}  ${bytes(done)} of ${bytes(ram.total)}${again}  ${rest}` }
+  }
+
+  // Everything is sent, and the other side has not given its word.
+  #waits(speed: number): boolean {
+    if (this.#verb !== 'sending' || this.#migration.status !== 'device' || speed > 0) this.#stillAt = performance.now()
+    return performance.now() - this.#stillAt > PATIENCE_MS
   }
 
   // Bytes a second on the wire since the last look.

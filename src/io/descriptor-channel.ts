@@ -260,12 +260,16 @@ export class DescriptorChannel implements Channel {
     const syscall = what === 'write to' ? 'sendmsg' : 'recvmsg'
     if (GONE.has(errnoName(number))) {
       const name = errnoName(number)
-      return new MultifdError('ERR_MULTIFD_CLOSED', `${describe(this.name)}: the peer is gone (${name})`, {
-        channel: this.name,
-        errno: number,
-        errnoName: name,
-        syscall,
-      })
+      return new MultifdError(
+        'ERR_MULTIFD_CLOSED',
+        `${describe(this.name)}: the peer is gone (${name}); its own log may say why`,
+        {
+          channel: this.name,
+          errno: number,
+          errnoName: name,
+          syscall,
+        },
+      )
     }
     if (number === ERRNO.fault && what === 'read from') {
       const message = `${describe(this.name)}: ${NO_ROOM}`
