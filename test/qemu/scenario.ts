@@ -140,6 +140,8 @@ export async function roundTrip(t: Test, scenario: Scenario): Promise<void> {
   t.teardown(() => source.close())
   const snapshot = join(source.dir, 'guest.snapshot')
   await save(t, scenario, source, snapshot)
+  // QEMU says that the migration is completed shortly before it says so of itself.
+  for (let look = 0; look < 100 && (await source.status()) !== 'postmigrate'; look++) await sleep(20)
   t.equal(await source.status(), 'postmigrate', 'the source is stopped')
   const original = await source.memory()
   const step = checkStep(original, source.program)
