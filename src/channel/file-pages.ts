@@ -2,14 +2,13 @@
 
 import type { Channel } from '../io/channel.js'
 import { IoVector } from '../io/iovec.js'
-import { PinnedBuffer } from '../os/memory.js'
+import { zeroPage } from '../os/memory.js'
 import type { RamBlock } from '../ram/block.js'
 import type { PageRuns } from '../shm/page-runs.js'
 
 export class FilePages {
   readonly #channel: Channel
   readonly #vector = new IoVector(1)
-  #zeros: { address: number; size: number; buffer: PinnedBuffer } | undefined
   #unsupported = false
 
   constructor(channel: Channel) {
@@ -30,7 +29,8 @@ export class FilePages {
         const hole = populated.next(page, false, end)
         if (hole > page) this.#writePopulated(block, page, hole - page)
         page = populated.next(hole, true, end)
-        for (let zero = hole; zero < page; zero++) this.#writeZeros(block.pageSize)
+        // The file may have anything where a page is known to be zero.
+        for (let zero = hole; zero < page; zero++) this.#write(zeroPage(block.pageSize), 0, block.pageSize)
       }
     }
   }
@@ -42,15 +42,6 @@ export class FilePages {
     if (this.#channel.writeFile(fd, offset + at, count * pageSize)) return
     this.#unsupported = true
     this.#write(block, at, count * pageSize)
-  }
-
-  // The file may have anything where a page is known to be zero.
-  #writeZeros(pageSize: number): void {
-    if (!this.#zeros) {
-      const buffer = new PinnedBuffer(pageSize)
-      this.#zeros = { address: buffer.address, size: pageSize, buffer }
-    }
-    this.#write(this.#zeros, 0, pageSize)
   }
 
   #write(range: { address: number; size: number }, offset: number, length: number): void {

@@ -2,7 +2,7 @@
 
 import { MultifdError } from '../errors.js'
 import { checkedAddress, type IoVector } from '../io/iovec.js'
-import { PinnedBuffer } from '../os/memory.js'
+import { PinnedBuffer, zeroPage } from '../os/memory.js'
 import type { RamBlock } from '../ram/block.js'
 import type { PageRuns } from '../shm/page-runs.js'
 import { MAX_PAYLOAD_SIZE } from '../wire/multifd-packet.js'
@@ -41,12 +41,16 @@ export function spanOf(block: RamBlock, offset: number, length: number): Span {
   return { address: checkedAddress(block, offset, part), bytes, at, length: part }
 }
 
+function zeros(length: number): Span {
+  const { address, bytes } = zeroPage(length)
+  return { address, bytes, at: 0, length }
+}
+
 export class CompressedSend implements SendMethod {
   readonly flag: number
   readonly #compressor: Compressor
   readonly #chunk = new PinnedBuffer(MAX_PAYLOAD_SIZE)
   readonly #range = { address: this.#chunk.address, size: MAX_PAYLOAD_SIZE }
-  readonly #zeroPage = new PinnedBuffer(65536)
 
   constructor(flag: number, compressor: Compressor) {
     this.flag = flag
@@ -76,16 +80,11 @@ export class CompressedSend implements SendMethod {
     let used = before
     for (let at = first * pageSize; at < end * pageSize; ) {
       const left = end * pageSize - at
-      const input = zero ? this.#zeros(left) : spanOf(block, at, left)
+      const input = zero ? zeros(left) : spanOf(block, at, left)
       at += input.length
       used = this.#compressor.compress(input, this.#chunk, used, flush && input.length === left)
     }
     return used
-  }
-
-  #zeros(length: number): Span {
-    const { address, bytes } = this.#zeroPage
-    return { address, bytes, at: 0, length }
   }
 
   close(): void {

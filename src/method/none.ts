@@ -1,14 +1,13 @@
 // Pages as they are: the kernel reads them from their block, and writes them into it.
 
 import type { IoVector } from '../io/iovec.js'
-import { PinnedBuffer } from '../os/memory.js'
+import { zeroPage } from '../os/memory.js'
 import type { RamBlock } from '../ram/block.js'
 import type { PageRuns } from '../shm/page-runs.js'
 import type { RecvMethod, SendMethod } from './method.js'
 
 export class NoneSend implements SendMethod {
   readonly flag = 0
-  #zeroPage: { address: number; size: number; buffer: PinnedBuffer } | undefined
 
   prepare(runs: PageRuns, block: RamBlock, into: IoVector): number {
     if (block.populated) this.#prepareKnown(runs, block, into)
@@ -28,18 +27,10 @@ export class NoneSend implements SendMethod {
       for (let page = runs.first(run); page < end; ) {
         const next = populated!.next(page, false, end)
         if (next > page) into.push(block, page * pageSize, (next - page) * pageSize)
-        if (next < end) into.push(this.#zeros(pageSize), 0, pageSize)
+        if (next < end) into.push(zeroPage(pageSize), 0, pageSize)
         page = next + 1
       }
     }
-  }
-
-  #zeros(size: number): { address: number; size: number } {
-    if (!this.#zeroPage) {
-      const buffer = new PinnedBuffer(size)
-      this.#zeroPage = { address: buffer.address, size, buffer }
-    }
-    return this.#zeroPage
   }
 }
 

@@ -37,7 +37,7 @@ export class RamSave {
   readonly #batch: PageRuns
   readonly #channels: SendChannels | undefined
   readonly #packetPages: number
-  // Whether batches of several packets are worth it: where each is sent at once, and takes as long as any other.
+  // Whether batches of several packets are worth it: not with a limit on the bandwidth, nor where packets are compressed.
   readonly #large: boolean
   readonly #pacer: Pacer
   readonly #records: RecordWriter

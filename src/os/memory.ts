@@ -18,7 +18,7 @@ const MAP_NORESERVE = 0x4000
 const MADV_HUGEPAGE = 14
 const MADV_NOHUGEPAGE = 15
 const MADV_POPULATE_READ = 22
-const MADV_POPULATE_WRITE = 23
+export const MADV_POPULATE_WRITE = 23
 const MAP_FAILED = 2 ** 64
 
 /** A mapping of a file or of anonymous memory; `unmap` is for its owner, once, when no thread uses it any more. */
@@ -83,9 +83,12 @@ export function populate(address: number, length: number): boolean {
   return libc().madvise(address, length, MADV_POPULATE_WRITE) === 0
 }
 
-/** Maps a range of a file's pages that are in memory already: one call instead of a fault each. Where it can not, no harm. */
-export function populateRead(address: number, length: number): void {
-  libc().madvise(address, length, MADV_POPULATE_READ)
+/**
+ * Maps what is in memory already, or the zero page where nothing is: one call instead of a fault each. Returns 0 or the
+ * error's number.
+ */
+export function populateRead(address: number, length: number): number {
+  return libc().madvise(address, length, MADV_POPULATE_READ) === 0 ? 0 : errno()
 }
 
 /** A buffer of ours with an address that stays good for as long as the object is held. */
@@ -112,6 +115,18 @@ export function isZero(address: number, length: number): boolean {
     if (libc().memcmp(address + done, zeroes.address, Math.min(ZEROES_SIZE, length - done)) !== 0) return false
   }
   return true
+}
+
+const zeroPages = new Map<number, PinnedBuffer & { size: number }>()
+
+/** A page of zeros, to be sent in the place of one that is known to be zero; for reading only. */
+export function zeroPage(size: number): PinnedBuffer & { size: number } {
+  let page = zeroPages.get(size)
+  if (!page) {
+    page = Object.assign(new PinnedBuffer(size), { size })
+    zeroPages.set(size, page)
+  }
+  return page
 }
 
 export function copyMemory(to: number, from: number, length: number): void {

@@ -2,12 +2,10 @@
 
 import { closeSync, openSync, readSync } from 'node:fs'
 import { errno, libc } from './libc.js'
-import { HOST_PAGE_SIZE, PinnedBuffer } from './memory.js'
+import { HOST_PAGE_SIZE, MADV_POPULATE_WRITE, PinnedBuffer } from './memory.js'
 
 const MADV_DONTNEED = 4
 const MADV_REMOVE = 9
-const MADV_POPULATE_READ = 22
-const MADV_POPULATE_WRITE = 23
 // What one call looks at.
 const LOOK_BYTES = 2 ** 28
 const ENTRIES = 2 ** 16
@@ -27,11 +25,6 @@ export function dropPages(address: number, length: number): number {
 /** Gives the room of a shared mapping back, in its file too. Returns 0 or the error's number. */
 export function removePages(address: number, length: number): number {
   return libc().madvise(address, length, MADV_REMOVE) === 0 ? 0 : errno()
-}
-
-/** Maps what is there, or the zero page where nothing is. Returns 0 or the error's number. */
-export function populateRead(address: number, length: number): number {
-  return libc().madvise(address, length, MADV_POPULATE_READ) === 0 ? 0 : errno()
 }
 
 /**

@@ -5,7 +5,7 @@
 
 import { MultifdError } from '../errors.js'
 import { errnoName } from '../os/libc.js'
-import { populateRead } from '../os/residency.js'
+import { populateRead } from '../os/memory.js'
 import { requireUserfaultfd, Userfaultfd, type UserfaultfdOptions } from '../os/userfaultfd.js'
 import { SharedBitmap } from '../shm/bitmap.js'
 import type { RamBlock } from './block.js'
