@@ -5,7 +5,7 @@
 import type { Transform } from 'node:stream'
 import * as zlib from 'node:zlib'
 import { MultifdError } from '../errors.js'
-import { requireLibzstd, WINDOW_LOG, ZstdCompressor, ZstdDecompressor } from '../os/libzstd.js'
+import { requireLibzstd, WINDOW_LOG, ZstdCompressor, ZstdDecompressor, zstdParameters } from '../os/libzstd.js'
 import type { PinnedBuffer } from '../os/memory.js'
 import { MAX_PAYLOAD_SIZE, MULTIFD_FLAG } from '../wire/multifd-packet.js'
 import { CompressedRecv, CompressedSend, type Compressor, type Decompressor, type Span } from './compressed.js'
@@ -17,7 +17,6 @@ interface NodeZstd {
   createZstdDecompress?(options: { params: Record<number, number> }): Transform
 }
 const DIRECTIVES = { go: 0, flush: 1, end: 2 }
-const COMPRESSION_LEVEL = 100
 const WINDOW_LOG_MAX = 100
 
 /** Which zstd there is. */
@@ -86,7 +85,7 @@ class LibzstdDecompressor implements Decompressor {
 /** Exported for the adaptive method, which has one for each of its levels. */
 export function makeZstdCompressor(level: number, implementation = zstdImplementation()): Compressor {
   if (implementation === 'libzstd') return new LibzstdCompressor(level)
-  const stream = (zlib as NodeZstd).createZstdCompress!({ params: { [COMPRESSION_LEVEL]: level } })
+  const stream = (zlib as NodeZstd).createZstdCompress!({ params: zstdParameters(level) })
   return new NodeCompressor('zstd', stream, DIRECTIVES)
 }
 
