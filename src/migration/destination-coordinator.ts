@@ -27,7 +27,7 @@ import {
 import type { Vmdesc } from '../wire/vmdesc.js'
 import { Acceptor } from './acceptor.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
-import { readDeviceState } from './device-state.js'
+import { CutShort, type DeviceState, readDeviceState } from './device-state.js'
 import type { LoadedState, LoadTarget } from './load-target.js'
 import { type GuestImage, MemoryTarget } from './memory-target.js'
 import { RamLoad } from './ram-load.js'
@@ -37,6 +37,8 @@ const PEER_CLOSE_MS = 2000
 const LOOK_MS = 10
 // A main channel that spoke so lately is alive, whatever the counters say yet.
 const PROGRESS_MS = 1000
+// A source that is not yet through with its last section goes on sooner.
+const QUIET_MS = 500
 const DEFAULT_PAGE_SIZE = 4096
 const THREAD_NAME = 'mig/dst/main'
 const SUCCEEDED = 0
@@ -50,17 +52,18 @@ export interface DestinationPlan {
   uuid?: string
   /** Lets pages be missing at the end, as where a guest's balloon gave them back. */
   allowMissingPages: boolean
-  /** Whether the program makes its blocks resident before pages arrive. */
-  prealloc?: boolean
 }
 
 export type DestinationTask = CoordinatorTask & DestinationPlan
 
-export function runDestination(task: DestinationTask, makeTarget: () => LoadTarget): ThreadOutcome {
+export function runDestination(
+  task: DestinationTask,
+  makeTarget: (coordinator: Coordinator) => LoadTarget,
+): ThreadOutcome {
   if (!rehearsedFor(task)) task.toProgram.postMessage({ type: 'warning', text: 'the rehearsal failed' })
   let target: LoadTarget | undefined
   const outcome = Coordinator.run(task, THREAD_NAME, (coordinator) => {
-    target = makeTarget()
+    target = makeTarget(coordinator)
     new DestinationRun(coordinator, task, target).run()
   })
   try {
@@ -101,7 +104,6 @@ class DestinationRun {
   #ram: RamLoad | undefined
   #ramSectionId = -1
   #ramEnded = false
-  #preallocated = false
   readonly #early = new EarlySections()
   #switchoverStart = false
 
@@ -123,13 +125,9 @@ class DestinationRun {
         const connection: RecvConnection = { fd, pageSize }
         this.#coordinator.handOver(id, connection, true)
       }
-      this.#coordinator.tell({ type: 'status', status: 'active' })
+      this.#coordinator.tell({ type: 'active' })
       this.#sections(configuration, pageSize)
-      const { deviceState, vmdesc } = readDeviceState(this.#reader, {
-        ramSectionId: this.#ramSectionId,
-        keep: this.#target.keepsDeviceState,
-        staysOpen: this.#returnPathOpen,
-      })
+      const { deviceState, vmdesc } = this.#deviceState()
       this.#drainChannels(channels)
       this.#checkComplete(vmdesc)
       this.#target.complete(this.#loadedState(deviceState))
@@ -246,30 +244,16 @@ class DestinationRun {
 
   #section(configuration: Configuration, pageSize: number): void {
     const header = decodeSectionHeader(this.#reader)
-    if (header.type === SECTION.full) {
-      this.#earlySection(header)
-      return
+    // The RAM's first section's head is read with what comes before it.
+    const next = header.type === SECTION.full ? this.#earlySection(header) : header
+    if (!next) return
+    if ('idstr' in next) this.#beginRam(next, configuration, pageSize)
+    else if (next.sectionId !== this.#ramSectionId) {
+      throw new MultifdError('ERR_MULTIFD_PROTOCOL', `section ${next.sectionId} goes on without having begun`)
     }
-    if (header.type === SECTION.start) {
-      this.#beginRam(header, configuration, pageSize)
-      this.#ram!.loadSection()
-    } else {
-      if (header.sectionId !== this.#ramSectionId) {
-        throw new MultifdError('ERR_MULTIFD_PROTOCOL', `section ${header.sectionId} goes on without having begun`)
-      }
-      this.#preallocate()
-      this.#ram!.loadSection()
-      this.#ramEnded = header.type === SECTION.end
-    }
-    decodeFooter(this.#reader, header.sectionId)
-  }
-
-  // Once the early sections have said what is populated, on whichever side of the RAM set-up they came.
-  #preallocate(): void {
-    if (!this.#plan.prealloc || this.#preallocated) return
-    this.#preallocated = true
-    this.#coordinator.ask({ type: 'preallocate' })
-    this.#coordinator.noteProgress()
+    this.#ram!.loadSection()
+    decodeFooter(this.#reader, next.sectionId)
+    this.#ramEnded = header.type === SECTION.end
   }
 
   #beginRam(header: SectionIntroduction, configuration: Configuration, pageSize: number): void {
@@ -310,11 +294,31 @@ class DestinationRun {
     return loaded
   }
 
-  #earlySection(header: SectionIntroduction): void {
-    if (!this.#target.keepsDeviceState) {
-      throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `section '${header.idstr}': this side has no such device`)
+  // Returns the head of the RAM's section where it was read as well.
+  #earlySection(header: SectionIntroduction): SectionIntroduction | undefined {
+    const afterRam = this.#ram !== undefined
+    if (this.#target.keepsDeviceState) {
+      this.#early.read(this.#reader, header, afterRam)
+      return undefined
     }
-    this.#early.read(this.#reader, header, this.#ram !== undefined)
+    if (!afterRam) return this.#early.readToRam(this.#reader, header)
+    const message = `section '${header.idstr}' comes after the RAM set-up, where pages may have come already`
+    throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', message)
+  }
+
+  #deviceState(): DeviceState {
+    try {
+      return readDeviceState(this.#reader, {
+        ramSectionId: this.#ramSectionId,
+        staysOpen: this.#returnPathOpen,
+        moreComes: () => pollDescriptors([{ fd: this.#mainFd, events: POLL.in }], QUIET_MS)[0] !== 0,
+        checkedLater: !this.#target.keepsDeviceState,
+      })
+    } catch (thrown) {
+      if (!(thrown instanceof CutShort)) throw thrown
+      this.#target.complete(this.#loadedState(thrown.deviceState))
+      throw thrown.error
+    }
   }
 
   // With a return path the source keeps the channels open until it has our word: their end is made here.
@@ -330,11 +334,14 @@ class DestinationRun {
   #checkComplete(vmdesc: Vmdesc | undefined): void {
     if (this.#plan.allowMissingPages) return
     const devices = [...(vmdesc?.devices.map(({ name }) => name) ?? []), ...this.#early.idstrs]
-    // A balloon gives pages back, and virtio-mem's memory may be unplugged: such pages are never sent.
+    // A balloon gives pages back, and virtio-mem's memory may be unplugged: such pages are never sent. Of a program's own
+    // blocks it is known what is unplugged.
     const balloon = devices.some((name) => name.endsWith('/virtio-balloon'))
-    const pluggable = devices.filter((name) => /\/virtio-mem(-device-early)?$/.test(name))
+    const guest = this.#target.keepsDeviceState
+    const pluggable = devices.filter((name) => guest && /\/virtio-mem(-device-early)?$/.test(name))
+    // A QEMU's block has the device's path before its own name, a program's that name alone.
     const paths = pluggable.map((name) => name.slice(0, name.lastIndexOf('/') + 1))
-    this.#ram!.checkComplete((idstr) => balloon || paths.some((path) => idstr.startsWith(path)))
+    this.#ram!.checkComplete((idstr) => balloon || paths.some((path) => `${idstr}/`.startsWith(path)))
   }
 
   #loadedState(deviceState: Uint8Array): LoadedState {

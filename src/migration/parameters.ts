@@ -32,6 +32,8 @@ export interface MigrationParameters {
   xbzrleCacheSize: number
   /** Source: ask the destination for its word, and complete on its success only. */
   returnPath: boolean
+  /** Source: wait for `continue()` once the program has stopped (capability pause-before-switchover). */
+  pauseBeforeSwitchover: boolean
   /** Source: the kernel sends pages from where they lie, without copying them first (capability zero-copy-send). */
   zeroCopySend: boolean
   /** Source: bytes a second, 0 for no limit. */
@@ -59,6 +61,7 @@ export const DEFAULT_PARAMETERS: Readonly<MigrationParameters> = {
   xbzrle: false,
   xbzrleCacheSize: 64 * 1024 * 1024,
   returnPath: true,
+  pauseBeforeSwitchover: false,
   zeroCopySend: false,
   maxBandwidth: 0,
   downtimeLimit: 300,
@@ -85,6 +88,7 @@ const RULES: Record<keyof MigrationParameters, Rule> = {
   xbzrle: 'boolean',
   xbzrleCacheSize: 'power of two',
   returnPath: 'boolean',
+  pauseBeforeSwitchover: 'boolean',
   zeroCopySend: 'boolean',
   maxBandwidth: [0, Number.MAX_SAFE_INTEGER],
   downtimeLimit: [0, 2_000_000],

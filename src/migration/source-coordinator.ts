@@ -26,6 +26,7 @@ import {
 } from '../wire/stream.js'
 import { agreeOnMethod } from './agreement.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
+import type { SwitchoverAnswer } from './messages.js'
 import { RamSave } from './ram-save.js'
 import { ReturnPath } from './return-path.js'
 import { SendChannels } from './send-channels.js'
@@ -33,6 +34,8 @@ import type { Figures } from './statistics.js'
 
 const LOOK_MS = 100
 const FIRST_PING = 1
+// Between signs of life: a destination's timeout for a transfer that rests is longer than that.
+const ALIVE_MS = 2000
 
 /** What is migrated, and to whom. */
 export interface SourcePlan {
@@ -45,16 +48,12 @@ export interface SourcePlan {
   validateUuid: boolean
   /** Log2 of the page size, where the machine's varies. */
   pageBits?: number
-  /** The RAM section's id: no other section of `early` and `deviceState` has it. */
+  /** The RAM section's id: no other section has it. */
   ramSectionId: number
   /** Sections before and after the RAM set-up, verbatim. */
   beforeRam: Uint8Array
   afterRam: Uint8Array
   switchoverStart: boolean
-  /** What follows the RAM's last section, verbatim, to the end of the stream. */
-  deviceState: Uint8Array
-  /** Whether a program has to be stopped before the last pass. */
-  stopProgram: boolean
 }
 
 export type SourceTask = CoordinatorTask & SourcePlan
@@ -70,6 +69,7 @@ class SourceRun {
   readonly #ram: RamSave
   readonly #returnPath: ReturnPath | undefined
   readonly #channels: SendChannels | undefined
+  #aliveAt = 0
 
   constructor(coordinator: Coordinator, plan: SourcePlan) {
     const { parameters } = coordinator
@@ -194,7 +194,7 @@ class SourceRun {
   #passes(): void {
     const { shm, parameters } = this.#coordinator
     const place = shm.coordinatorPlace
-    this.#coordinator.tell({ type: 'status', status: 'active' })
+    this.#coordinator.tell({ type: 'active' })
     this.#ram.start()
     for (let pass = 1; ; pass++) {
       shm.count(place, COUNTER.passes, 1)
@@ -231,8 +231,7 @@ class SourceRun {
   #switchover(): void {
     const { shm } = this.#coordinator
     const stopped = performance.now()
-    this.#coordinator.tell({ type: 'status', status: 'device' })
-    if (this.#plan.stopProgram) this.#coordinator.ask({ type: 'stop-program' })
+    const { deviceState } = this.#coordinator.ask<SwitchoverAnswer>({ type: 'switchover' }, () => this.#keepAlive())
     shm.count(shm.coordinatorPlace, COUNTER.passes, 1)
     this.#ram.synchronise()
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, this.#ram.pendingPages * this.#ram.pageSize)
@@ -240,7 +239,7 @@ class SourceRun {
     this.#beginSection(SECTION.end)
     this.#ram.savePass(true)
     this.#endSection()
-    this.#writer.putBytes(this.#plan.deviceState)
+    this.#writer.putBytes(deviceState)
     this.#writer.flush()
     this.#ram.countMain()
     this.#awaitWord()
@@ -252,6 +251,16 @@ class SourceRun {
     // Before the program goes on: its blocks are nobody's then.
     this.#ram.stop()
     this.#coordinator.tell({ type: 'done' })
+  }
+
+  // While the program has the word: the destination may fail, and must not take us for dead.
+  #keepAlive(): void {
+    if (!this.#returnPath) return
+    this.#returnPath.poll()
+    if (performance.now() < this.#aliveAt + ALIVE_MS) return
+    this.#aliveAt = performance.now()
+    this.#ping(FIRST_PING)
+    this.#writer.flush()
   }
 
   #awaitWord(): void {
