@@ -3,18 +3,16 @@
 import type { RecvConnection } from '../channel/recv.js'
 import type { ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
-import { IoVector } from '../io/iovec.js'
 import { StreamReader } from '../io/stream-reader.js'
 import { hasZstd } from '../method/zstd.js'
-import { PinnedBuffer } from '../os/memory.js'
-import { isOpen, POLL, pollDescriptors, receiveNow, shutdownRead } from '../os/socket.js'
+import { isOpen, POLL, pollDescriptors, shutdownRead } from '../os/socket.js'
 import type { LoadBlock } from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
 import { ADAPTIVE_ANSWER, ADAPTIVE_QUESTION } from '../wire/agreement.js'
 import { COMMAND, type Command, decodeCommand, decodePing } from '../wire/command.js'
 import { EarlySections } from '../wire/early-sections.js'
+import { type Dialect, dialectOf } from '../wire/machine.js'
 import { decodeRamSetup, RAM_IDSTR, RAM_SECTION_VERSION } from '../wire/ram.js'
-import { encodePong, encodeShut } from '../wire/return-path.js'
 import {
   type Configuration,
   decodeConfiguration,
@@ -32,17 +30,14 @@ import type { LoadedState, LoadTarget } from './load-target.js'
 import { type GuestImage, MemoryTarget } from './memory-target.js'
 import { RamLoad } from './ram-load.js'
 import { rehearse } from './rehearsal.js'
+import { ReturnPathWriter } from './return-path-writer.js'
 
-const PEER_CLOSE_MS = 2000
-const LOOK_MS = 10
 // A main channel that spoke so lately is alive, whatever the counters say yet.
 const PROGRESS_MS = 1000
 // A source that is not yet through with its last section goes on sooner.
 const QUIET_MS = 500
 const DEFAULT_PAGE_SIZE = 4096
 const THREAD_NAME = 'mig/dst/main'
-const SUCCEEDED = 0
-const FAILED = 1
 
 /** Where the source comes from. */
 export interface DestinationPlan {
@@ -52,6 +47,8 @@ export interface DestinationPlan {
   uuid?: string
   /** Lets pages be missing at the end, as where a guest's balloon gave them back. */
   allowMissingPages: boolean
+  /** Whether devices of this side have a say in when the switchover is. */
+  approvalWanted?: boolean
 }
 
 export type DestinationTask = CoordinatorTask & DestinationPlan
@@ -99,13 +96,13 @@ class DestinationRun {
   #acceptor: Acceptor | undefined
   #reader!: StreamReader
   #mainFd = -1
-  #answer: ((encode: (view: DataView) => number) => void) | undefined
-  #returnPathOpen = false
+  #returnPath: ReturnPathWriter | undefined
   #ram: RamLoad | undefined
   #ramSectionId = -1
   #ramEnded = false
   readonly #early = new EarlySections()
   #switchoverStart = false
+  #dialect: Dialect | undefined
 
   constructor(coordinator: Coordinator, plan: DestinationPlan, target: LoadTarget) {
     this.#coordinator = coordinator
@@ -121,6 +118,7 @@ class DestinationRun {
       const configuration = decodeConfiguration(this.#reader)
       const pageSize = configuration.pageBits === undefined ? DEFAULT_PAGE_SIZE : 2 ** configuration.pageBits
       this.#checkConfiguration(configuration)
+      this.#dialect = dialectOf(configuration.machineType)
       for (const [id, fd] of channels.entries()) {
         const connection: RecvConnection = { fd, pageSize }
         this.#coordinator.handOver(id, connection, true)
@@ -134,7 +132,7 @@ class DestinationRun {
       shm.count(shm.coordinatorPlace, COUNTER.bytes, this.#reader.position - this.#mainBytesCounted())
       this.#sayWord()
     } catch (error) {
-      this.#sayFailure()
+      this.#returnPath?.fail()
       throw error
     } finally {
       this.#acceptor?.close()
@@ -163,19 +161,14 @@ class DestinationRun {
     }
     const main = this.#coordinator.openMain(this.#mainFd, (waitedMs) => this.#whileWaiting(waitedMs))
     this.#reader = new StreamReader(main)
-    const packet = new PinnedBuffer(16)
-    const vector = new IoVector(1)
-    this.#answer = (encode) => {
-      vector.reset()
-      vector.push({ address: packet.address, size: 16 }, 0, encode(packet.view))
-      main.writeFull(vector)
-    }
+    this.#returnPath = new ReturnPathWriter(this.#coordinator, main)
     return channels
   }
 
   // Runs about every 100 ms while the main channel has nothing to say.
   #whileWaiting(waitedMs: number): void {
     this.#coordinator.checkStopped()
+    this.#acknowledge()
     this.#acceptor?.checkExtra()
     if (waitedMs < PROGRESS_MS) this.#coordinator.noteProgress()
     this.#coordinator.checkProgress(() => 'nothing came on any channel')
@@ -208,19 +201,27 @@ class DestinationRun {
       }
       if (type === SECTION.command) this.#obey(decodeCommand(this.#reader))
       else this.#section(configuration, pageSize)
+      this.#acknowledge()
     }
+  }
+
+  // At once where no device of ours has a say, if a source waits for it then.
+  #acknowledge(): void {
+    const { shm } = this.#coordinator
+    const unasked = this.#dialect?.switchoverAck === 'always'
+    this.#returnPath!.acknowledge(() => (this.#plan.approvalWanted ? shm.approved : unasked))
   }
 
   #obey({ command, name, payload }: Command): void {
     switch (command) {
       case COMMAND.openReturnPath:
-        this.#returnPathOpen = true
+        this.#returnPath!.open()
+        this.#acknowledge()
         return
       case COMMAND.ping: {
-        if (!this.#returnPathOpen) throw new MultifdError('ERR_MULTIFD_PROTOCOL', 'PING without a return path')
         const value = decodePing(payload)
         const agreed = value === ADAPTIVE_QUESTION && this.#agree()
-        this.#answer!((view) => encodePong(view, 0, agreed ? ADAPTIVE_ANSWER : value))
+        this.#returnPath!.pong(agreed ? ADAPTIVE_ANSWER : value)
         return
       }
       case COMMAND.switchoverStart:
@@ -310,7 +311,7 @@ class DestinationRun {
     try {
       return readDeviceState(this.#reader, {
         ramSectionId: this.#ramSectionId,
-        staysOpen: this.#returnPathOpen,
+        staysOpen: this.#returnPath!.opened,
         moreComes: () => pollDescriptors([{ fd: this.#mainFd, events: POLL.in }], QUIET_MS)[0] !== 0,
         checkedLater: !this.#target.keepsDeviceState,
       })
@@ -325,7 +326,7 @@ class DestinationRun {
   #drainChannels(channels: number[]): void {
     const { shm } = this.#coordinator
     shm.end()
-    if (this.#returnPathOpen) for (const fd of channels) shutdownRead(fd)
+    if (this.#returnPath!.opened) for (const fd of channels) shutdownRead(fd)
     const ended = (): boolean => channels.every((_, channel) => this.#coordinator.channelEnded(channel))
     this.#coordinator.waitFor(ended, () => 'the main channel is at its end, and a multifd channel was not closed')
     this.#acceptor?.checkExtra()
@@ -354,29 +355,9 @@ class DestinationRun {
   }
 
   #sayWord(): void {
-    if (this.#returnPathOpen) this.#answer!((view) => encodeShut(view, 0, SUCCEEDED))
+    this.#returnPath!.succeed()
     this.#coordinator.shm.succeed()
     this.#coordinator.tell({ type: 'done' })
-    if (!this.#returnPathOpen) return
-    // The source closes first: what it still sends would make our close a reset, and hide the word from it.
-    const deadline = performance.now() + PEER_CLOSE_MS
-    while (performance.now() < deadline && !this.#coordinator.shm.stopped) {
-      try {
-        const rest = receiveNow(this.#mainFd, 512)
-        if (rest?.length === 0) return
-        if (rest === undefined) this.#coordinator.shm.coordinator.wait(LOOK_MS)
-      } catch {
-        return
-      }
-    }
-  }
-
-  #sayFailure(): void {
-    if (!this.#returnPathOpen || !this.#answer) return
-    try {
-      this.#answer((view) => encodeShut(view, 0, FAILED))
-    } catch {
-      // The source is gone as well.
-    }
+    this.#returnPath!.awaitClose()
   }
 }

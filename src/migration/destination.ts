@@ -115,6 +115,7 @@ export class Receiver extends Migration {
       from,
       ...(this.#options.uuid === undefined ? {} : { uuid: this.#options.uuid.toLowerCase() }),
       allowMissingPages: this.#options.allowMissingPages ?? false,
+      approvalWanted: this.#own.devices?.wantApproval ?? false,
       target: this.#target,
     }
     this.#completed = this.run({
@@ -131,7 +132,10 @@ export class Receiver extends Migration {
       signal,
       ...(this.#options.faults === undefined ? {} : { faults: this.#options.faults }),
       onMessage: (message, threads) => {
-        if (message.type === 'prepare') void answerWhen(threads, () => load?.prepare(message.early))
+        if (message.type === 'prepare') {
+          void answerWhen(threads, () => load?.prepare(message.early))
+          if (this.parameters.switchoverAck && !threads.shm.stopped) void this.#approve(threads)
+        }
         if (message.type === 'load-devices') void answerWhen(threads, () => load?.finish(message.deviceState))
         if (message.type === 'image') this.image = message.image
         if (message.type !== 'set-up') return
@@ -163,6 +167,15 @@ export class Receiver extends Migration {
     await super.close()
     await this.#completed?.catch(() => {})
     this.#listener?.close()
+  }
+
+  async #approve(threads: MigrationThreads): Promise<void> {
+    try {
+      await this.#own.devices?.approveSwitchover()
+      threads.shm.approve()
+    } catch (error) {
+      threads.fail(MultifdError.from(error))
+    }
   }
 
   #open(uri: MigrationUri, addresses: SocketAddress[]): DestinationPlan['from'] {

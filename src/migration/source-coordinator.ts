@@ -25,6 +25,7 @@ import {
   SECTION,
 } from '../wire/stream.js'
 import { agreeOnMethod } from './agreement.js'
+import { Convergence } from './convergence.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
 import type { SwitchoverAnswer } from './messages.js'
 import { RamSave } from './ram-save.js'
@@ -54,6 +55,8 @@ export interface SourcePlan {
   beforeRam: Uint8Array
   afterRam: Uint8Array
   switchoverStart: boolean
+  /** Whether the destination says SWITCHOVER_ACK, and the program runs until then. */
+  awaitAck: boolean
 }
 
 export type SourceTask = CoordinatorTask & SourcePlan
@@ -192,40 +195,34 @@ class SourceRun {
   }
 
   #passes(): void {
-    const { shm, parameters } = this.#coordinator
-    const place = shm.coordinatorPlace
     this.#coordinator.tell({ type: 'active' })
     this.#ram.start()
-    for (let pass = 1; ; pass++) {
-      shm.count(place, COUNTER.passes, 1)
-      const pages = this.#ram.pendingPages
-      const bytesBefore = shm.sum(COUNTER.bytes, true)
-      const dataBefore = shm.sum(COUNTER.normalPages, true)
-      const began = performance.now()
-      shm.setCounter(place, COUNTER.remaining, pages * this.#ram.pageSize)
+    const convergence = new Convergence(this.#coordinator, this.#ram)
+    do {
+      convergence.beginPass()
       this.#beginSection(SECTION.part)
-      this.#ram.savePass(false)
+      this.#ram.savePass(false, convergence.overdue)
       this.#endSection()
       this.#returnPath?.poll()
-      const durationMs = Math.max(performance.now() - began, 0.001)
-      const bytes = shm.sum(COUNTER.bytes, true) - bytesBefore
-      const added = this.#ram.synchronise()
-      const dirtyPagesRate = (added * 1000) / durationMs
-      shm.setCounter(place, COUNTER.dirtyPagesRate, dirtyPagesRate)
-      const remainingPages = this.#ram.pendingPages
-      // Of the pass before, in pages and not in bytes: zero pages cost next to nothing to send, and some may be again.
-      // Compressed pages are more than the bytes they take.
-      const data = (shm.sum(COUNTER.normalPages, true) - dataBefore) * this.#ram.pageSize
-      const left = remainingPages * this.#ram.bytesPerPage(bytes)
-      const expectedDowntime = (left * durationMs) / Math.max(bytes, data)
-      const bandwidth = (bytes * 1000) / durationMs
-      this.#coordinator.tell({
-        type: 'pass',
-        info: { pass, pages, bytes, durationMs, bandwidth, remainingPages, dirtyPagesRate, expectedDowntime },
-      })
-      this.#coordinator.tell({ type: 'figures', figures: { expectedDowntime } })
-      if (remainingPages === 0 || expectedDowntime <= parameters.downtimeLimit) return
-    }
+    } while (!convergence.endPass() || !this.#agreed(convergence))
+  }
+
+  // Whether the destination's devices agree to the switchover. Waits for it while nothing becomes dirty: what does goes
+  // first, so that the program stands still for no longer than it may.
+  #agreed(convergence: Convergence): boolean {
+    const returnPath = this.#returnPath
+    if (!this.#plan.awaitAck || !returnPath || returnPath.acknowledged) return true
+    do {
+      if (convergence.overdue()) {
+        const message = `the destination's devices did not agree to the switchover within ${this.#coordinator.parameters.timeoutMs} ms`
+        throw new MultifdError('ERR_MULTIFD_TIMEOUT', message, { channel: 'main' })
+      }
+      returnPath.wait(LOOK_MS)
+      this.#keepAlive()
+      this.#coordinator.checkStopped()
+      this.#ram.synchronise()
+    } while (!returnPath.acknowledged && this.#ram.pendingPages === 0)
+    return this.#ram.pendingPages === 0
   }
 
   #switchover(): void {

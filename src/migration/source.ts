@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os'
 import { MultifdError } from '../errors.js'
 import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js'
 import type { Logger } from '../log.js'
-import { isStreamSocket } from '../os/socket.js'
+import { isStreamSocket, type SocketAddress } from '../os/socket.js'
 import type { RamBlock } from '../ram/block.js'
 import { BlockGuard } from '../ram/block-guard.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
@@ -12,6 +12,7 @@ import { requireDirtyLog } from '../ram/dirty-log.js'
 import type { Device } from '../vmstate/device.js'
 import { DeviceSet } from '../vmstate/device-set.js'
 import { parseUuid } from '../wire/bytes.js'
+import { dialectOf } from '../wire/machine.js'
 import { Migration } from './migration.js'
 import { checkCompression, completeParameters, type MigrationParameters, sendMethodOptions } from './parameters.js'
 import { ProgramSave, programDevices } from './program-state.js'
@@ -56,6 +57,15 @@ export interface StreamExtras
   > {
   /** What follows the RAM's last section, verbatim, to the end of the stream. */
   deviceState: Uint8Array
+}
+
+/** How one migration goes, as far as it is known before it begins. */
+interface Way {
+  uri: MigrationUri
+  addresses: SocketAddress[]
+  /** Zero-copy sends that a channel may have under way. */
+  sends: number | undefined
+  signal: AbortSignal
 }
 
 export class MigrationSource extends Migration {
@@ -118,15 +128,28 @@ export class MigrationSource extends Migration {
     this.#checkTransport(uri)
     const sends = zeroCopySends(this.parameters, uri)
     checkCompression(this.parameters)
-    const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid, faults } = this.#options
+    const { ram } = this.#options
     const addresses = await resolveUri(uri, false)
     if (!this.state.running) await this.settled()
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
     if (this.state.running) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
     for (const { dirtyLog } of ram) requireDirtyLog(dirtyLog)
+    const guard = new BlockGuard(ram)
+    try {
+      return await this.#transfer({ uri, addresses, sends, signal }, options, guard)
+    } finally {
+      guard.release()
+    }
+  }
+
+  async #transfer(
+    { uri, addresses, sends, signal }: Way,
+    options: MigrateOptions,
+    guard: BlockGuard,
+  ): Promise<MigrationStatistics> {
+    const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid, faults } = this.#options
     const save = this.#extras ? undefined : new ProgramSave(this.#devices, ram[0]!.pageSize)
     const { deviceState, ...extras } = { deviceState: undefined, ...(this.#extras ?? save!.extras) }
-    const guard = new BlockGuard(ram)
     const switchover = new Switchover({
       hooks: options,
       state: this.state,
@@ -142,6 +165,7 @@ export class MigrationSource extends Migration {
       blocks: ram.map(({ handle }) => handle),
       machineType,
       ...(uuid === undefined ? {} : { uuid }),
+      awaitAck: this.#awaitsAck(machineType, options),
     }
     this.logger.info({ uri: formatUri(uri), channels: this.parameters.multifdChannels }, 'migrating')
     let completed = false
@@ -172,8 +196,13 @@ export class MigrationSource extends Migration {
       return statistics
     } finally {
       await switchover.end(completed)
-      guard.release()
     }
+  }
+
+  // A program that stands still anyway has nothing to wait for.
+  #awaitsAck(machineType: string, { stop }: MigrateOptions): boolean {
+    if (!this.parameters.switchoverAck || !stop) return false
+    return dialectOf(machineType).switchoverAck === 'always' || this.#devices.wantApproval
   }
 
   #checkTransport(uri: MigrationUri): void {

@@ -69,6 +69,7 @@ async function migrate(ours: Side, theirs: Side, hooks: MigrateOptions = {}) {
   return { source, destination, sent, received }
 }
 
+t.setTimeout(180_000)
 t.before(() => worksAgain(t, new MigrationSource({ ram: allocate([heap]) }), allocate([heap])))
 
 for (const multifd of [true, false]) {

@@ -5,7 +5,13 @@ import { ftruncateSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync }
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { MigrationDestination, MigrationSource, RamBlock, type RamDiscardManager } from '../../src/index.js'
+import {
+  MigrationDestination,
+  MigrationSource,
+  RamBlock,
+  type RamDiscardManager,
+  type vmstate,
+} from '../../src/index.js'
 import { sparseDevices } from '../../src/migration/sparse-device.js'
 import { viewOf } from '../../src/wire/bytes.js'
 import { MemoryReader } from '../../src/wire/reader.js'
@@ -280,10 +286,16 @@ t.test("a sparse block's name leaves room for its section's", (t) => {
   t.end()
 })
 
-async function migrate(t: Test, ours: Sparse, theirs: Sparse, hooks: { stop?(): void } = {}) {
-  const destination = new MigrationDestination({ ram: [theirs] })
+async function migrate(
+  t: Test,
+  ours: Sparse,
+  theirs: Sparse,
+  hooks: { stop?(): void } = {},
+  devices: vmstate.Device[] = [],
+) {
+  const destination = new MigrationDestination({ ram: [theirs], devices })
   t.teardown(() => destination.close())
-  const source = new MigrationSource({ ram: [ours] })
+  const source = new MigrationSource({ ram: [ours], devices })
   const uri = await destination.listen('tcp:127.0.0.1:0')
   const [sent, received] = await Promise.allSettled([source.migrate(uri, hooks), destination.completed])
   return { sent, received }
@@ -330,10 +342,10 @@ t.test('what is plugged here follows the source, before its pages come', async (
     discarded: (offset, length) => heard.push(`lost ${megabytes(offset, length)}`),
   })
   heard.length = 0
-  const stop = (): void => {
+  const look = (): unknown =>
     t.throws(() => theirs.discardManager.populate(0, MIB), { code: 'ERR_MULTIFD_STATE' }, 'held while pages come')
-  }
-  const { sent, received } = await migrate(t, ours, theirs, { stop })
+  const device = { idstr: 'look', version: 1, save: () => 1, load: look }
+  const { sent, received } = await migrate(t, ours, theirs, {}, [device])
   t.match(sent, { status: 'fulfilled' })
   t.match(received, { status: 'fulfilled' })
   t.same(replayed(theirs, true), replayed(ours, true), 'the same map')
