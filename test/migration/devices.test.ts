@@ -359,7 +359,7 @@ t.test('a program with devices and a sparse block goes into a snapshot, and come
 /** What a destination with one device says of a stream whose last part is `tail`, and what it tells the source. */
 async function refusal(tail: Uint8Array, returnPath: boolean): Promise<{ error: unknown; word?: number }> {
   const state = { divider: 0, enabled: false, fifo: [] }
-  const options = { ram: allocate([heap]), devices: [device(uart, state)], parameters: { stallTimeoutMs: 700 } }
+  const options = { ram: allocate([heap]), devices: [device(uart, state)], parameters: { stallTimeoutMs: 3000 } }
   const destination = new MigrationDestination(options)
   const uri = await destination.listen('tcp:127.0.0.1:0')
   const failed = rejection(destination.completed)
