@@ -1,9 +1,9 @@
-// The state of a program's devices, saved as sections of a stream and loaded elsewhere.
+// The state of a program's devices, which moves with its memory.
 //
 //   npm run build && node dist/examples/devices.js
 
 import { strict as assert } from 'node:assert'
-import { vmstate } from 'multifd'
+import { MigrationDestination, MigrationSource, RamBlock, vmstate } from 'multifd'
 
 const { array, bool, describe, device, END_OF_LIST, pointer, struct, timer, u8, u16, u32, varArray } = vmstate
 
@@ -49,8 +49,8 @@ const uart = describe<Uart>({
 })
 
 /** What a program registers, on both sides alike. */
-function devices(ports: Uart[], session: { value: unknown }) {
-  return new vmstate.DeviceSet([
+function devices(ports: Uart[], session: { value: unknown }): vmstate.Device[] {
+  return [
     ...ports.map((port) => device(uart, port)),
     // Without a schema: any plain value.
     {
@@ -61,33 +61,39 @@ function devices(ports: Uart[], session: { value: unknown }) {
         session.value = value
       },
     },
-  ])
+  ]
 }
 
-// Here …
-const ports = [new Uart(), new Uart()]
-Object.assign(ports[1]!, {
-  enabled: true,
-  expire: 5_000_000n,
-  fifo: [72, 105],
-  transfer: { from: 4096, left: 12 },
-  errors: 3,
-})
-const saver = new vmstate.DeviceStateSaver(devices(ports, { value: { user: 'ada', tabs: [1, 2] } }), {
-  firstSectionId: 2,
-  pageSize: 4096,
-})
-const early = saver.saveEarly() // before RAM: nothing here
-const full = saver.saveFull() // after RAM, while the program stands still
-const end = saver.streamEnd() // the mark and the description
-console.log(`${early.length} + ${full.length} bytes of sections, ${end.length} bytes of end and description`)
+const heap = { idstr: 'heap', size: 1024 ** 2 }
 
-// … and there.
+// There …
 const loadedPorts = [new Uart(), new Uart()]
 const session: { value: unknown } = { value: undefined }
-const loader = new vmstate.DeviceStateLoader(devices(loadedPorts, session))
-loader.loadSections(new vmstate.MemoryReader(full), 'full')
-loader.finish('full')
+const destination = new MigrationDestination({
+  ram: [RamBlock.allocate(heap)],
+  devices: devices(loadedPorts, session),
+})
+const uri = await destination.listen('tcp:127.0.0.1:0')
+
+// … and here.
+const ports = [new Uart(), new Uart()]
+const source = new MigrationSource({
+  ram: [RamBlock.allocate(heap)],
+  devices: devices(ports, { value: { user: 'ada', tabs: [1, 2] } }),
+})
+await source.migrate(uri, {
+  // What happens last is in what is saved.
+  stop: () => {
+    Object.assign(ports[1]!, {
+      enabled: true,
+      expire: 5_000_000n,
+      fifo: [72, 105],
+      transfer: { from: 4096, left: 12 },
+      errors: 3,
+    })
+  },
+})
+await destination.completed
 assert.deepEqual(loadedPorts, ports)
 console.log(
   `port 1 has ${String.fromCharCode(...loadedPorts[1]!.fifo)}, the session is ${JSON.stringify(session.value)}`,

@@ -2,6 +2,7 @@
 
 import { workerData } from 'node:worker_threads'
 import { noteLoaded } from '../src/channel/thread.js'
+import type { Coordinator } from '../src/migration/coordinator.js'
 import type { TargetPlan } from '../src/migration/destination.js'
 import { type DestinationTask, runDestination } from '../src/migration/destination-coordinator.js'
 import { type LoadTarget, ProgramTarget } from '../src/migration/load-target.js'
@@ -11,7 +12,7 @@ import { SnapshotTarget } from '../src/snapshot/target.js'
 
 const task = workerData as DestinationTask & { target: TargetPlan }
 
-function makeTarget(): LoadTarget {
+function makeTarget(coordinator: Coordinator): LoadTarget {
   const { target } = task
   if (target.kind === 'snapshot') return new SnapshotTarget(target.path, target.machineType)
   if (target.kind === 'memory') {
@@ -20,7 +21,7 @@ function makeTarget(): LoadTarget {
     return new MemoryTarget(target.machineType, given, completed)
   }
   const blocks = target.blocks.map((handle) => RamBlock.from(handle))
-  return new ProgramTarget(blocks, target.machineType)
+  return new ProgramTarget(blocks, target.machineType, (message) => coordinator.ask(message))
 }
 
 noteLoaded(task.shm)

@@ -1,6 +1,6 @@
 // What the coordinators of both sides share: descriptors, waits, hand-overs to the channels, and the orderly end.
 
-import type { MessagePort } from 'node:worker_threads'
+import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import { channelWait, Stopped, type ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
 import type { WaitHook } from '../io/channel.js'
@@ -20,7 +20,7 @@ export interface CoordinatorTask {
   shm: ShmHandle
   /** To each channel's thread, by channel number. */
   ports: MessagePort[]
-  /** To the embedding thread. */
+  /** To the embedding thread, and its answers from there. */
   toProgram: MessagePort
   parameters: MigrationParameters
 }
@@ -85,11 +85,20 @@ export class Coordinator {
     this.#task.toProgram.postMessage(message)
   }
 
-  /** Asks the embedding program something and waits for its answer. */
-  ask(message: CoordinatorMessage): void {
+  /**
+   * Asks the embedding program something and waits for its answer. Pairs with `answer` in threads.ts.
+   *
+   * @param meanwhile is called now and then
+   */
+  ask<Answer = undefined>(message: CoordinatorMessage, meanwhile: () => void = () => {}): Answer {
     this.tell(message)
-    while (!this.shm.answers.wait(1000)) this.checkStopped()
+    while (!this.shm.answers.wait(LOOK_MS)) {
+      this.checkStopped()
+      meanwhile()
+    }
     this.checkStopped()
+    this.noteProgress()
+    return receiveMessageOnPort(this.#task.toProgram)?.message as Answer
   }
 
   checkStopped(): void {

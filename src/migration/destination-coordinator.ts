@@ -3,18 +3,16 @@
 import type { RecvConnection } from '../channel/recv.js'
 import type { ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
-import { IoVector } from '../io/iovec.js'
 import { StreamReader } from '../io/stream-reader.js'
 import { hasZstd } from '../method/zstd.js'
-import { PinnedBuffer } from '../os/memory.js'
-import { isOpen, POLL, pollDescriptors, receiveNow, shutdownRead } from '../os/socket.js'
+import { isOpen, POLL, pollDescriptors, shutdownRead } from '../os/socket.js'
 import type { LoadBlock } from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
 import { ADAPTIVE_ANSWER, ADAPTIVE_QUESTION } from '../wire/agreement.js'
 import { COMMAND, type Command, decodeCommand, decodePing } from '../wire/command.js'
 import { EarlySections } from '../wire/early-sections.js'
+import { type Dialect, dialectOf } from '../wire/machine.js'
 import { decodeRamSetup, RAM_IDSTR, RAM_SECTION_VERSION } from '../wire/ram.js'
-import { encodePong, encodeShut } from '../wire/return-path.js'
 import {
   type Configuration,
   decodeConfiguration,
@@ -27,20 +25,19 @@ import {
 import type { Vmdesc } from '../wire/vmdesc.js'
 import { Acceptor } from './acceptor.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
-import { readDeviceState } from './device-state.js'
+import { CutShort, type DeviceState, readDeviceState } from './device-state.js'
 import type { LoadedState, LoadTarget } from './load-target.js'
 import { type GuestImage, MemoryTarget } from './memory-target.js'
 import { RamLoad } from './ram-load.js'
 import { rehearse } from './rehearsal.js'
+import { ReturnPathWriter } from './return-path-writer.js'
 
-const PEER_CLOSE_MS = 2000
-const LOOK_MS = 10
 // A main channel that spoke so lately is alive, whatever the counters say yet.
 const PROGRESS_MS = 1000
+// A source that is not yet through with its last section goes on sooner.
+const QUIET_MS = 500
 const DEFAULT_PAGE_SIZE = 4096
 const THREAD_NAME = 'mig/dst/main'
-const SUCCEEDED = 0
-const FAILED = 1
 
 /** Where the source comes from. */
 export interface DestinationPlan {
@@ -50,17 +47,20 @@ export interface DestinationPlan {
   uuid?: string
   /** Lets pages be missing at the end, as where a guest's balloon gave them back. */
   allowMissingPages: boolean
-  /** Whether the program makes its blocks resident before pages arrive. */
-  prealloc?: boolean
+  /** Whether devices of this side have a say in when the switchover is. */
+  approvalWanted?: boolean
 }
 
 export type DestinationTask = CoordinatorTask & DestinationPlan
 
-export function runDestination(task: DestinationTask, makeTarget: () => LoadTarget): ThreadOutcome {
+export function runDestination(
+  task: DestinationTask,
+  makeTarget: (coordinator: Coordinator) => LoadTarget,
+): ThreadOutcome {
   if (!rehearsedFor(task)) task.toProgram.postMessage({ type: 'warning', text: 'the rehearsal failed' })
   let target: LoadTarget | undefined
   const outcome = Coordinator.run(task, THREAD_NAME, (coordinator) => {
-    target = makeTarget()
+    target = makeTarget(coordinator)
     new DestinationRun(coordinator, task, target).run()
   })
   try {
@@ -96,14 +96,13 @@ class DestinationRun {
   #acceptor: Acceptor | undefined
   #reader!: StreamReader
   #mainFd = -1
-  #answer: ((encode: (view: DataView) => number) => void) | undefined
-  #returnPathOpen = false
+  #returnPath: ReturnPathWriter | undefined
   #ram: RamLoad | undefined
   #ramSectionId = -1
   #ramEnded = false
-  #preallocated = false
   readonly #early = new EarlySections()
   #switchoverStart = false
+  #dialect: Dialect | undefined
 
   constructor(coordinator: Coordinator, plan: DestinationPlan, target: LoadTarget) {
     this.#coordinator = coordinator
@@ -119,24 +118,21 @@ class DestinationRun {
       const configuration = decodeConfiguration(this.#reader)
       const pageSize = configuration.pageBits === undefined ? DEFAULT_PAGE_SIZE : 2 ** configuration.pageBits
       this.#checkConfiguration(configuration)
+      this.#dialect = dialectOf(configuration.machineType)
       for (const [id, fd] of channels.entries()) {
         const connection: RecvConnection = { fd, pageSize }
         this.#coordinator.handOver(id, connection, true)
       }
-      this.#coordinator.tell({ type: 'status', status: 'active' })
+      this.#coordinator.tell({ type: 'active' })
       this.#sections(configuration, pageSize)
-      const { deviceState, vmdesc } = readDeviceState(this.#reader, {
-        ramSectionId: this.#ramSectionId,
-        keep: this.#target.keepsDeviceState,
-        staysOpen: this.#returnPathOpen,
-      })
+      const { deviceState, vmdesc } = this.#deviceState()
       this.#drainChannels(channels)
       this.#checkComplete(vmdesc)
       this.#target.complete(this.#loadedState(deviceState))
       shm.count(shm.coordinatorPlace, COUNTER.bytes, this.#reader.position - this.#mainBytesCounted())
       this.#sayWord()
     } catch (error) {
-      this.#sayFailure()
+      this.#returnPath?.fail()
       throw error
     } finally {
       this.#acceptor?.close()
@@ -165,19 +161,14 @@ class DestinationRun {
     }
     const main = this.#coordinator.openMain(this.#mainFd, (waitedMs) => this.#whileWaiting(waitedMs))
     this.#reader = new StreamReader(main)
-    const packet = new PinnedBuffer(16)
-    const vector = new IoVector(1)
-    this.#answer = (encode) => {
-      vector.reset()
-      vector.push({ address: packet.address, size: 16 }, 0, encode(packet.view))
-      main.writeFull(vector)
-    }
+    this.#returnPath = new ReturnPathWriter(this.#coordinator, main)
     return channels
   }
 
   // Runs about every 100 ms while the main channel has nothing to say.
   #whileWaiting(waitedMs: number): void {
     this.#coordinator.checkStopped()
+    this.#acknowledge()
     this.#acceptor?.checkExtra()
     if (waitedMs < PROGRESS_MS) this.#coordinator.noteProgress()
     this.#coordinator.checkProgress(() => 'nothing came on any channel')
@@ -210,19 +201,27 @@ class DestinationRun {
       }
       if (type === SECTION.command) this.#obey(decodeCommand(this.#reader))
       else this.#section(configuration, pageSize)
+      this.#acknowledge()
     }
+  }
+
+  // At once where no device of ours has a say, if a source waits for it then.
+  #acknowledge(): void {
+    const { shm } = this.#coordinator
+    const unasked = this.#dialect?.switchoverAck === 'always'
+    this.#returnPath!.acknowledge(() => (this.#plan.approvalWanted ? shm.approved : unasked))
   }
 
   #obey({ command, name, payload }: Command): void {
     switch (command) {
       case COMMAND.openReturnPath:
-        this.#returnPathOpen = true
+        this.#returnPath!.open()
+        this.#acknowledge()
         return
       case COMMAND.ping: {
-        if (!this.#returnPathOpen) throw new MultifdError('ERR_MULTIFD_PROTOCOL', 'PING without a return path')
         const value = decodePing(payload)
         const agreed = value === ADAPTIVE_QUESTION && this.#agree()
-        this.#answer!((view) => encodePong(view, 0, agreed ? ADAPTIVE_ANSWER : value))
+        this.#returnPath!.pong(agreed ? ADAPTIVE_ANSWER : value)
         return
       }
       case COMMAND.switchoverStart:
@@ -246,30 +245,16 @@ class DestinationRun {
 
   #section(configuration: Configuration, pageSize: number): void {
     const header = decodeSectionHeader(this.#reader)
-    if (header.type === SECTION.full) {
-      this.#earlySection(header)
-      return
+    // The RAM's first section's head is read with what comes before it.
+    const next = header.type === SECTION.full ? this.#earlySection(header) : header
+    if (!next) return
+    if ('idstr' in next) this.#beginRam(next, configuration, pageSize)
+    else if (next.sectionId !== this.#ramSectionId) {
+      throw new MultifdError('ERR_MULTIFD_PROTOCOL', `section ${next.sectionId} goes on without having begun`)
     }
-    if (header.type === SECTION.start) {
-      this.#beginRam(header, configuration, pageSize)
-      this.#ram!.loadSection()
-    } else {
-      if (header.sectionId !== this.#ramSectionId) {
-        throw new MultifdError('ERR_MULTIFD_PROTOCOL', `section ${header.sectionId} goes on without having begun`)
-      }
-      this.#preallocate()
-      this.#ram!.loadSection()
-      this.#ramEnded = header.type === SECTION.end
-    }
-    decodeFooter(this.#reader, header.sectionId)
-  }
-
-  // Once the early sections have said what is populated, on whichever side of the RAM set-up they came.
-  #preallocate(): void {
-    if (!this.#plan.prealloc || this.#preallocated) return
-    this.#preallocated = true
-    this.#coordinator.ask({ type: 'preallocate' })
-    this.#coordinator.noteProgress()
+    this.#ram!.loadSection()
+    decodeFooter(this.#reader, next.sectionId)
+    this.#ramEnded = header.type === SECTION.end
   }
 
   #beginRam(header: SectionIntroduction, configuration: Configuration, pageSize: number): void {
@@ -310,18 +295,38 @@ class DestinationRun {
     return loaded
   }
 
-  #earlySection(header: SectionIntroduction): void {
-    if (!this.#target.keepsDeviceState) {
-      throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `section '${header.idstr}': this side has no such device`)
+  // Returns the head of the RAM's section where it was read as well.
+  #earlySection(header: SectionIntroduction): SectionIntroduction | undefined {
+    const afterRam = this.#ram !== undefined
+    if (this.#target.keepsDeviceState) {
+      this.#early.read(this.#reader, header, afterRam)
+      return undefined
     }
-    this.#early.read(this.#reader, header, this.#ram !== undefined)
+    if (!afterRam) return this.#early.readToRam(this.#reader, header)
+    const message = `section '${header.idstr}' comes after the RAM set-up, where pages may have come already`
+    throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', message)
+  }
+
+  #deviceState(): DeviceState {
+    try {
+      return readDeviceState(this.#reader, {
+        ramSectionId: this.#ramSectionId,
+        staysOpen: this.#returnPath!.opened,
+        moreComes: () => pollDescriptors([{ fd: this.#mainFd, events: POLL.in }], QUIET_MS)[0] !== 0,
+        checkedLater: !this.#target.keepsDeviceState,
+      })
+    } catch (thrown) {
+      if (!(thrown instanceof CutShort)) throw thrown
+      this.#target.complete(this.#loadedState(thrown.deviceState))
+      throw thrown.error
+    }
   }
 
   // With a return path the source keeps the channels open until it has our word: their end is made here.
   #drainChannels(channels: number[]): void {
     const { shm } = this.#coordinator
     shm.end()
-    if (this.#returnPathOpen) for (const fd of channels) shutdownRead(fd)
+    if (this.#returnPath!.opened) for (const fd of channels) shutdownRead(fd)
     const ended = (): boolean => channels.every((_, channel) => this.#coordinator.channelEnded(channel))
     this.#coordinator.waitFor(ended, () => 'the main channel is at its end, and a multifd channel was not closed')
     this.#acceptor?.checkExtra()
@@ -330,11 +335,14 @@ class DestinationRun {
   #checkComplete(vmdesc: Vmdesc | undefined): void {
     if (this.#plan.allowMissingPages) return
     const devices = [...(vmdesc?.devices.map(({ name }) => name) ?? []), ...this.#early.idstrs]
-    // A balloon gives pages back, and virtio-mem's memory may be unplugged: such pages are never sent.
+    // A balloon gives pages back, and virtio-mem's memory may be unplugged: such pages are never sent. Of a program's own
+    // blocks it is known what is unplugged.
     const balloon = devices.some((name) => name.endsWith('/virtio-balloon'))
-    const pluggable = devices.filter((name) => /\/virtio-mem(-device-early)?$/.test(name))
+    const guest = this.#target.keepsDeviceState
+    const pluggable = devices.filter((name) => guest && /\/virtio-mem(-device-early)?$/.test(name))
+    // A QEMU's block has the device's path before its own name, a program's that name alone.
     const paths = pluggable.map((name) => name.slice(0, name.lastIndexOf('/') + 1))
-    this.#ram!.checkComplete((idstr) => balloon || paths.some((path) => idstr.startsWith(path)))
+    this.#ram!.checkComplete((idstr) => balloon || paths.some((path) => `${idstr}/`.startsWith(path)))
   }
 
   #loadedState(deviceState: Uint8Array): LoadedState {
@@ -347,29 +355,9 @@ class DestinationRun {
   }
 
   #sayWord(): void {
-    if (this.#returnPathOpen) this.#answer!((view) => encodeShut(view, 0, SUCCEEDED))
+    this.#returnPath!.succeed()
     this.#coordinator.shm.succeed()
     this.#coordinator.tell({ type: 'done' })
-    if (!this.#returnPathOpen) return
-    // The source closes first: what it still sends would make our close a reset, and hide the word from it.
-    const deadline = performance.now() + PEER_CLOSE_MS
-    while (performance.now() < deadline && !this.#coordinator.shm.stopped) {
-      try {
-        const rest = receiveNow(this.#mainFd, 512)
-        if (rest?.length === 0) return
-        if (rest === undefined) this.#coordinator.shm.coordinator.wait(LOOK_MS)
-      } catch {
-        return
-      }
-    }
-  }
-
-  #sayFailure(): void {
-    if (!this.#returnPathOpen || !this.#answer) return
-    try {
-      this.#answer((view) => encodeShut(view, 0, FAILED))
-    } catch {
-      // The source is gone as well.
-    }
+    this.#returnPath!.awaitClose()
   }
 }

@@ -6,12 +6,14 @@ import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js
 import type { Logger } from '../log.js'
 import type { SocketAddress } from '../os/socket.js'
 import type { RamBlock, RamBlockHandle } from '../ram/block.js'
-import { preallocate } from '../ram/prealloc.js'
+import type { Device } from '../vmstate/device.js'
+import type { DeviceSet } from '../vmstate/device-set.js'
 import { parseUuid } from '../wire/bytes.js'
 import type { DestinationPlan } from './destination-coordinator.js'
 import type { GuestImage } from './memory-target.js'
-import { Migration } from './migration.js'
+import { type Cancellation, Migration } from './migration.js'
 import { checkCompression, completeParameters, type MigrationParameters } from './parameters.js'
+import { ProgramLoad, programDevices } from './program-state.js'
 import { PROGRAM_MACHINE_TYPE } from './source.js'
 import type { MigrationStatistics } from './statistics.js'
 import type { MigrationThreads } from './threads.js'
@@ -38,6 +40,8 @@ export interface MigrationDestinationOptions extends ReceiveOptions {
   ram: RamBlock[]
   /** Default `multifd`. The source must name the same. */
   machineType?: string
+  /** What else of the program is migrated, as {@link MigrationSourceOptions.devices}: loaded once the pages are there. */
+  devices?: Iterable<Device>
   /**
    * Makes what is populated of the blocks resident before pages arrive, in parallel, and fails early where memory runs
    * short. Default false: nothing is touched before a page comes for it.
@@ -45,13 +49,19 @@ export interface MigrationDestinationOptions extends ReceiveOptions {
   prealloc?: boolean
 }
 
+/** The program's own memory and devices that are received into. */
+export interface OwnState {
+  ram: readonly RamBlock[]
+  prealloc: boolean
+  /** Undefined where devices are kept as they come. */
+  devices: DeviceSet | undefined
+}
+
 /** Receives into whatever its target plan says. */
 export class Receiver extends Migration {
   readonly #options: ReceiveOptions
   readonly #target: TargetPlan
-  readonly #ram: readonly RamBlock[]
-  readonly #prealloc: boolean
-  #preallocating: Promise<void> | undefined
+  readonly #own: OwnState
   #listener: Listener | undefined
   #completed: Promise<MigrationStatistics> | undefined
   /** The source's machine type, once its configuration came. */
@@ -60,15 +70,13 @@ export class Receiver extends Migration {
   blocks: { idstr: string; size: number }[] = []
   protected image: GuestImage | undefined
 
-  /** @param own the program's own blocks that are received into, if any */
   constructor(
     options: ReceiveOptions,
     target: TargetPlan,
-    own: { ram: readonly RamBlock[]; prealloc: boolean } | undefined = undefined,
+    own: OwnState = { ram: [], prealloc: false, devices: undefined },
   ) {
     super(completeParameters(options.parameters, 'destination'), options.logger)
-    this.#ram = own?.ram ?? []
-    this.#prealloc = own?.prealloc ?? false
+    this.#own = own
     this.#options = options
     this.#target = target
     if (options.uuid !== undefined) parseUuid(options.uuid)
@@ -82,23 +90,32 @@ export class Receiver extends Migration {
    * listens already, or adopted memory has grown
    */
   async listen(uri: string, { signal }: { signal?: AbortSignal } = {}): Promise<string> {
-    const parsed = parseUri(uri)
+    const cancellation = this.cancellation(signal)
+    try {
+      return await this.#listen(parseUri(uri), cancellation)
+    } catch (error) {
+      cancellation.release()
+      throw error
+    }
+  }
+
+  async #listen(parsed: MigrationUri, { signal, release }: Cancellation): Promise<string> {
     if (parsed.transport === 'fd' && this.parameters.multifd) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'fd: is one connection: switch multifd off, or use tcp: or unix:')
     }
     checkCompression(this.parameters)
     const addresses = await resolveUri(parsed, true)
-    if (!this.busy) await this.settled()
+    if (!this.state.running) await this.settled()
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
-    if (this.busy) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
-    for (const block of this.#ram) block.checkSame()
+    if (this.state.running) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
+    for (const block of this.#own.ram) block.checkSame()
     const from = this.#open(parsed, addresses)
-    const preallocation = new AbortController()
+    const load = this.#own.devices && new ProgramLoad(this.#own.ram, this.#own.devices, this.#own.prealloc)
     const plan: DestinationPlan & { target: TargetPlan } = {
       from,
       ...(this.#options.uuid === undefined ? {} : { uuid: this.#options.uuid.toLowerCase() }),
       allowMissingPages: this.#options.allowMissingPages ?? false,
-      prealloc: this.#prealloc,
+      approvalWanted: this.#own.devices?.wantApproval ?? false,
       target: this.#target,
     }
     this.#completed = this.run({
@@ -115,17 +132,20 @@ export class Receiver extends Migration {
       signal,
       ...(this.#options.faults === undefined ? {} : { faults: this.#options.faults }),
       onMessage: (message, threads) => {
-        if (message.type === 'preallocate') this.#preallocating = this.#preallocate(threads, preallocation.signal)
+        if (message.type === 'prepare') {
+          void answerWhen(threads, () => load?.prepare(message.early))
+          if (this.parameters.switchoverAck && !threads.shm.stopped) void this.#approve(threads)
+        }
+        if (message.type === 'load-devices') void answerWhen(threads, () => load?.finish(message.deviceState))
         if (message.type === 'image') this.image = message.image
         if (message.type !== 'set-up') return
         this.machineType = message.machineType
         this.blocks = message.blocks
       },
     }).finally(async () => {
+      release()
       this.#listener?.close()
-      // A migration that failed meanwhile leaves nobody at work on the program's memory.
-      preallocation.abort()
-      await this.#preallocating
+      await load?.release()
     })
     // Whoever wants the outcome asks for `completed`; a program that does not must not die of it.
     this.#completed.catch(() => {})
@@ -149,10 +169,10 @@ export class Receiver extends Migration {
     this.#listener?.close()
   }
 
-  async #preallocate(threads: MigrationThreads, signal: AbortSignal): Promise<void> {
+  async #approve(threads: MigrationThreads): Promise<void> {
     try {
-      await preallocate(this.#ram, { signal })
-      threads.shm.answers.post()
+      await this.#own.devices?.approveSwitchover()
+      threads.shm.approve()
     } catch (error) {
       threads.fail(MultifdError.from(error))
     }
@@ -170,12 +190,23 @@ export class Receiver extends Migration {
   }
 }
 
-/** Receives a migration into a program's own blocks. */
+async function answerWhen(threads: MigrationThreads, done: () => unknown): Promise<void> {
+  if (threads.shm.stopped) return
+  try {
+    await done()
+    threads.answer()
+  } catch (error) {
+    threads.fail(MultifdError.from(error))
+  }
+}
+
+/** Receives a migration into a program's own blocks and devices. */
 export class MigrationDestination extends Receiver {
-  /** @throws MultifdError ERR_MULTIFD_ARGUMENT for parameters, a uuid or blocks that are not valid */
+  /** @throws MultifdError ERR_MULTIFD_ARGUMENT for parameters, a uuid, blocks or devices that are not valid */
   constructor(options: MigrationDestinationOptions) {
-    const { ram, machineType = PROGRAM_MACHINE_TYPE, prealloc = false, ...rest } = options
+    const { ram, machineType = PROGRAM_MACHINE_TYPE, prealloc = false, devices, ...rest } = options
     if (ram.length === 0) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'there is no RAM block to receive into')
-    super(rest, { kind: 'program', blocks: ram.map(({ handle }) => handle), machineType }, { ram, prealloc })
+    const target: TargetPlan = { kind: 'program', blocks: ram.map(({ handle }) => handle), machineType }
+    super(rest, target, { ram, prealloc, devices: programDevices(ram, devices) })
   }
 }

@@ -2,9 +2,9 @@
 
 import { MultifdError } from '../errors.js'
 import type { StreamReader } from '../io/stream-reader.js'
-import { decodeSectionHeader, decodeVmdescription, encodeFooter, FOOTER_SIZE, SECTION } from '../wire/stream.js'
+import { encodeFooter, FOOTER_SIZE, SECTION } from '../wire/stream.js'
 import { DEFAULT_TAIL_LIMIT, locateStreamEnd, type StreamEnd, StreamEndFinder } from '../wire/stream-end.js'
-import { parseVmdesc, type Vmdesc, walkDeviceSections } from '../wire/vmdesc.js'
+import { type Vmdesc, walkDeviceSections } from '../wire/vmdesc.js'
 
 export interface DeviceState {
   /** Every byte after the RAM's last section. */
@@ -12,36 +12,71 @@ export interface DeviceState {
   vmdesc: Vmdesc | undefined
 }
 
+export interface DeviceStateOptions {
+  ramSectionId: number
+  /** Whether the source waits for our word before it closes. */
+  staysOpen: boolean
+  /** Whether more comes, within a while. */
+  moreComes(): boolean
+  /** Whether somebody else says what is wrong with sections that are not as they are described. */
+  checkedLater: boolean
+}
+
 /**
  * Reads to the end of the stream.
  *
- * @param options.keep whether device sections are kept as they are; otherwise there may be none
- * @param options.staysOpen whether the source waits for our word before it closes
- * @throws MultifdError ERR_MULTIFD_TRUNCATED, ERR_MULTIFD_PROTOCOL, ERR_MULTIFD_UNSUPPORTED (a section nobody can load)
+ * @throws MultifdError ERR_MULTIFD_TRUNCATED, ERR_MULTIFD_PROTOCOL, {@link CutShort}
  */
-export function readDeviceState(
-  reader: StreamReader,
-  options: { ramSectionId: number; keep: boolean; staysOpen: boolean },
-): DeviceState {
-  if (!options.keep) return readEmpty(reader)
+export function readDeviceState(reader: StreamReader, options: DeviceStateOptions): DeviceState {
+  const { ramSectionId, staysOpen, moreComes, checkedLater } = options
+  // What nobody knows to be right would be waited for in vain.
+  const type = checkedLater ? reader.peekU8() : SECTION.full
+  if (type !== SECTION.full && type !== SECTION.eof && type !== -1) {
+    throw new MultifdError(
+      'ERR_MULTIFD_PROTOCOL',
+      `section type 0x${type.toString(16)} where device state begins or ends`,
+    )
+  }
   // The end is recognised by a footer before it, and the RAM's own was read already.
   const footer = new Uint8Array(FOOTER_SIZE)
-  encodeFooter(new DataView(footer.buffer), 0, options.ramSectionId)
+  encodeFooter(new DataView(footer.buffer), 0, ramSectionId)
   const finder = new StreamEndFinder(DEFAULT_TAIL_LIMIT)
   finder.push(footer)
-  for (;;) {
-    const chunk = reader.some()
-    if (chunk.length === 0) {
-      const end = locateStreamEnd(finder.tail)
-      if (end.vmdesc) checkSections(finder.tail, end)
-      return result(finder.tail, end)
+  try {
+    for (;;) {
+      const chunk = reader.some()
+      if (chunk.length === 0) {
+        const end = locateStreamEnd(finder.tail)
+        if (end.vmdesc && !checkedLater) checkSections(finder.tail, end)
+        return result(finder.tail, end.vmdesc)
+      }
+      const end = finder.push(chunk)
+      if (!staysOpen || !end) continue
+      if (sectionsFit(finder.tail, end)) return result(finder.tail, end.vmdesc)
+      // It may look like the end by chance. Where nothing follows it is, and the sections are not what it says.
+      if (moreComes()) continue
+      if (!checkedLater) checkSections(finder.tail, end)
+      return result(finder.tail, end.vmdesc)
     }
-    const end = finder.push(chunk)
-    if (options.staysOpen && end && sectionsFit(finder.tail, end)) return result(finder.tail, end)
+  } catch (error) {
+    if (!checkedLater || !(error instanceof MultifdError)) throw error
+    throw new CutShort(error, finder.tail.slice(FOOTER_SIZE))
   }
 }
 
-function result(tail: Uint8Array, { vmdesc }: StreamEnd): DeviceState {
+/** A stream whose end did not come, or is none. Whoever knows the devices may tell more of it than its error does. */
+export class CutShort extends Error {
+  readonly error: MultifdError
+  readonly deviceState: Uint8Array
+
+  constructor(error: MultifdError, deviceState: Uint8Array) {
+    super(error.message)
+    this.error = error
+    this.deviceState = deviceState
+  }
+}
+
+function result(tail: Uint8Array, vmdesc: Vmdesc | undefined): DeviceState {
   return { deviceState: tail.slice(FOOTER_SIZE), vmdesc }
 }
 
@@ -57,18 +92,4 @@ function sectionsFit(tail: Uint8Array, end: StreamEnd): boolean {
     if (error instanceof MultifdError) return false
     throw error
   }
-}
-
-function readEmpty(reader: StreamReader): DeviceState {
-  const type = reader.peekU8()
-  if (type === SECTION.full) {
-    const { idstr } = decodeSectionHeader(reader) as { idstr: string }
-    throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `section '${idstr}': this side has no such device`)
-  }
-  const byte = reader.u8()
-  if (byte !== SECTION.eof) {
-    throw new MultifdError('ERR_MULTIFD_PROTOCOL', `section type 0x${byte.toString(16)} where device state ends`)
-  }
-  if (reader.peekU8() !== SECTION.vmdesc) return { deviceState: new Uint8Array(), vmdesc: undefined }
-  return { deviceState: new Uint8Array(), vmdesc: parseVmdesc(decodeVmdescription(reader)) }
 }

@@ -5,6 +5,7 @@ import type { RamBlock } from '../ram/block.js'
 import { type LoadBlock, MemoryLoadBlock } from '../ram/load-block.js'
 import type { RamSetupBlock } from '../wire/ram.js'
 import type { Configuration } from '../wire/stream.js'
+import type { CoordinatorMessage } from './messages.js'
 
 /** What a stream said before its pages. */
 export interface LoadSetup {
@@ -29,7 +30,7 @@ export interface LoadedState {
 }
 
 export interface LoadTarget {
-  /** Whether device sections are kept as they are; otherwise the target has no place for any. */
+  /** Whether device sections are kept as they are; otherwise they are loaded into devices, which the target knows. */
   readonly keepsDeviceState: boolean
   /**
    * Makes the blocks ready to be written.
@@ -43,18 +44,21 @@ export interface LoadTarget {
   close(): void
 }
 
-/** Receives into blocks that the program has already. */
+/** Receives into blocks that the program has already, and into its devices, which live in its own thread. */
 export class ProgramTarget implements LoadTarget {
   readonly keepsDeviceState = false
   readonly #blocks: RamBlock[]
   readonly #machineType: string
+  readonly #ask: (message: CoordinatorMessage) => void
 
-  constructor(blocks: RamBlock[], machineType: string) {
+  /** @param ask asks the program, and returns once it has done what it was asked */
+  constructor(blocks: RamBlock[], machineType: string, ask: (message: CoordinatorMessage) => void) {
     this.#blocks = blocks
     this.#machineType = machineType
+    this.#ask = ask
   }
 
-  setUp({ configuration, blocks, pageSize }: LoadSetup): LoadBlock[] {
+  setUp({ configuration, blocks, pageSize, beforeRam }: LoadSetup): LoadBlock[] {
     if (configuration.machineType !== this.#machineType) {
       const message = `machine type '${configuration.machineType}' is not the expected '${this.#machineType}'`
       throw new MultifdError('ERR_MULTIFD_MACHINE', message)
@@ -69,15 +73,16 @@ export class ProgramTarget implements LoadTarget {
         const message = `block '${idstr}' has ${usedLength} bytes at the source and ${block.size} here`
         throw new MultifdError('ERR_MULTIFD_BLOCK', message)
       }
-      return new MemoryLoadBlock(block)
+      return block
     })
     const missing = this.#blocks.find(({ idstr }) => !blocks.some((other) => other.idstr === idstr))
     if (missing) throw new MultifdError('ERR_MULTIFD_BLOCK', `the source has no block '${missing.idstr}'`)
-    return loaded
+    this.#ask({ type: 'prepare', early: beforeRam })
+    return loaded.map((block) => new MemoryLoadBlock(block))
   }
 
-  complete(): void {
-    // The pages are in place.
+  complete({ deviceState }: LoadedState): void {
+    this.#ask({ type: 'load-devices', deviceState })
   }
 
   close(): void {

@@ -1,20 +1,23 @@
-// What a coordinator says to the embedding thread.
+// What a coordinator says to the embedding thread, and what it is answered.
 
 import type { ThreadOutcome } from '../channel/thread.js'
 import type { GuestImage } from './memory-target.js'
 import type { Figures, PassInfo } from './statistics.js'
-import type { MigrationStatus } from './status.js'
 
 export type CoordinatorMessage =
-  | { type: 'status'; status: MigrationStatus }
+  | { type: 'active' }
   | { type: 'pass'; info: PassInfo }
   | { type: 'figures'; figures: Partial<Figures> }
-  /** Source: asks for the program to be stopped; answered through the semaphore. */
-  | { type: 'stop-program' }
+  /** Source: asks for the program to be stopped, and its devices saved; answered with {@link SwitchoverAnswer}. */
+  | { type: 'switchover' }
+  /** Source: the program is to go slower, by so much of its time. */
+  | { type: 'throttle'; percentage: number }
   /** Source: a channel that had no thread needs one. */
   | { type: 'start-channel'; channel: number }
-  /** Destination: asks for the program's blocks to be made resident; answered through the semaphore. */
-  | { type: 'preallocate' }
+  /** Destination: what came before the RAM set-up; asks for the program's memory to be made ready for its pages. */
+  | { type: 'prepare'; early: Uint8Array }
+  /** Destination: what came after the pages; asks for the program's devices to be loaded. */
+  | { type: 'load-devices'; deviceState: Uint8Array }
   /** Destination: what the stream said of its machine and RAM. */
   | { type: 'set-up'; machineType: string; blocks: { idstr: string; size: number }[]; pageSize: number }
   /** Destination: the guest that was received into memory. */
@@ -25,3 +28,8 @@ export type CoordinatorMessage =
   | { type: 'done' }
   /** The last message. */
   | { type: 'ended'; outcome: ThreadOutcome }
+
+export interface SwitchoverAnswer {
+  /** What follows the RAM's last section, to the end of the stream. */
+  deviceState: Uint8Array
+}

@@ -7,7 +7,7 @@ import { noLogger } from '../log.js'
 import type { CoordinatorMessage } from './messages.js'
 import type { MigrationParameters } from './parameters.js'
 import { type Figures, type MigrationStatistics, type PassInfo, readStatistics } from './statistics.js'
-import type { MigrationStatus } from './status.js'
+import { MigrationState, type MigrationStatus } from './status.js'
 import { MigrationThreads, type ThreadInfo, type ThreadsOptions } from './threads.js'
 
 export interface MigrationEvents {
@@ -18,9 +18,15 @@ export interface MigrationEvents {
 export interface RunOptions extends Omit<ThreadsOptions, 'onMessage' | 'parameters' | 'channels' | 'pagesPerPacket'> {
   pageSize: number
   totalBytes: number
-  signal: AbortSignal | undefined
+  signal: AbortSignal
   /** What one side alone is told. */
   onMessage?(message: CoordinatorMessage, threads: MigrationThreads): void
+}
+
+/** Of one migration, from the moment that it was asked for. */
+export interface Cancellation {
+  readonly signal: AbortSignal
+  release(): void
 }
 
 const PACKET_BYTES = 524288
@@ -28,7 +34,8 @@ const PACKET_BYTES = 524288
 export abstract class Migration extends EventEmitter<MigrationEvents> {
   protected readonly parameters: MigrationParameters
   protected readonly logger: Logger
-  #status: MigrationStatus = 'none'
+  protected readonly state: MigrationState
+  readonly #cancellable = new Set<AbortController>()
   #threads: MigrationThreads | undefined
   #figures: Partial<Figures> = {}
   #began = 0
@@ -43,11 +50,15 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     super()
     this.parameters = parameters
     this.logger = logger ?? noLogger
+    this.state = new MigrationState((status) => {
+      this.logger.debug({ status }, 'migration status')
+      this.emit('status', status)
+    })
   }
 
   /** The state, as query-migrate names it. */
   get status(): MigrationStatus {
-    return this.#status
+    return this.state.status
   }
 
   /** The figures at this instant, as query-migrate has them; undefined before the first migration. */
@@ -55,7 +66,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     if (!this.#threads) return undefined
     return readStatistics({
       shm: this.#threads.shm,
-      status: this.#status,
+      status: this.state.status,
       totalTime: this.#totalTime ?? performance.now() - this.#began,
       totalBytes: this.#totalBytes,
       pageSize: this.#pageSize,
@@ -70,10 +81,36 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     return this.#threads?.list() ?? []
   }
 
+  /**
+   * Cancels the migration that runs or is about to, whatever it does at the moment; without one, nothing happens. The
+   * program goes on, and the other side ends by itself.
+   *
+   * @param reason the `cause` of the error that the migration ends with
+   */
+  cancel(reason?: unknown): void {
+    for (const controller of this.#cancellable) controller.abort(reason)
+  }
+
   /** Cancels a migration that runs, and waits until nothing of it is left: no thread, no descriptor. Idempotent. */
   async close(): Promise<void> {
-    this.#threads?.fail(new MultifdError('ERR_MULTIFD_ABORTED', 'the migration was closed'))
+    this.cancel(new MultifdError('ERR_MULTIFD_STATE', 'it was closed'))
     await this.settled()
+  }
+
+  /** What {@link cancel} and the caller's own signal abort, from now until `release`. */
+  protected cancellation(signal: AbortSignal | undefined): Cancellation {
+    const controller = new AbortController()
+    const abort = (): void => controller.abort(signal!.reason)
+    if (signal?.aborted) abort()
+    signal?.addEventListener('abort', abort, { once: true })
+    this.#cancellable.add(controller)
+    return {
+      signal: controller.signal,
+      release: () => {
+        this.#cancellable.delete(controller)
+        signal?.removeEventListener('abort', abort)
+      },
+    }
   }
 
   /** Waits until the threads of the migration before are gone. */
@@ -83,11 +120,6 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
-  }
-
-  /** Whether a migration runs. */
-  protected get busy(): boolean {
-    return this.#status !== 'none' && this.#totalTime === undefined
   }
 
   /** Runs one migration in its threads; resolves to its figures, rejects with its first error. */
@@ -118,31 +150,23 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
       },
     })
     this.#threads = threads
-    this.setStatus('setup')
+    this.state.become('setup')
     const abort = (): void => {
-      if (this.#totalTime === undefined) this.setStatus('cancelling')
-      const cause = signal!.reason
-      threads.fail(new MultifdError('ERR_MULTIFD_ABORTED', 'the migration was cancelled', { cause }))
+      if (this.state.allows('cancelling')) this.state.become('cancelling')
+      threads.fail(new MultifdError('ERR_MULTIFD_ABORTED', 'the migration was cancelled', { cause: signal.reason }))
     }
-    if (signal?.aborted) abort()
-    signal?.addEventListener('abort', abort, { once: true })
+    if (signal.aborted) abort()
+    signal.addEventListener('abort', abort, { once: true })
     // What is left after that is the threads' own end, which nobody has to wait for; see `close`.
     const error = await Promise.race([threads.ended, hasEverything])
-    signal?.removeEventListener('abort', abort)
+    signal.removeEventListener('abort', abort)
     this.#totalTime = (error ? undefined : this.#doneTime) ?? performance.now() - this.#began
-    this.setStatus(error === undefined ? 'completed' : error.code === 'ERR_MULTIFD_ABORTED' ? 'cancelled' : 'failed')
+    this.state.become(error === undefined ? 'completed' : error.code === 'ERR_MULTIFD_ABORTED' ? 'cancelled' : 'failed')
     if (error) {
       this.logger.error({ code: error.code, channel: error.channel }, error.message)
       throw error
     }
     return this.statistics()!
-  }
-
-  protected setStatus(status: MigrationStatus): void {
-    if (status === this.#status) return
-    this.#status = status
-    this.logger.debug({ status }, 'migration status')
-    this.emit('status', status)
   }
 
   #hear(message: CoordinatorMessage): void {
@@ -153,9 +177,10 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
       this.#pageSize = message.pageSize
       this.#totalBytes = message.blocks.reduce((sum, { size }) => sum + size, 0)
     } else if (message.type === 'done') this.#doneTime = performance.now() - this.#began
-    else if (message.type === 'status') {
-      if (message.status === 'active') this.#setupTime = performance.now() - this.#began
-      if (this.#status !== 'cancelling') this.setStatus(message.status)
+    else if (message.type === 'active') {
+      this.#setupTime = performance.now() - this.#began
+      // One that is cancelled meanwhile may not know it yet.
+      if (this.state.allows('active')) this.state.become('active')
     }
   }
 }

@@ -1,6 +1,17 @@
 // Holds a source to its bandwidth: a bucket that fills at the allowed rate and may hold a few milliseconds of it.
 
-const BURST_MS = 5
+// What a thread that woke late has missed is made up for, as far as a second's average bears it.
+const BURST_MS = 15
+// What is sent at a time: smooth within a second, and large enough that a packet's header does not count.
+const PORTION_MS = 4
+const PORTION_MIN_PAGES = 32
+
+/** Pages that are sent at a time, where `most` would be without a limit. */
+export function portionPages(maxBandwidth: number, pageSize: number, most: number): number {
+  if (maxBandwidth === 0) return most
+  const pages = Math.floor((maxBandwidth * PORTION_MS) / 1000 / pageSize)
+  return Math.min(most, Math.max(PORTION_MIN_PAGES, pages))
+}
 
 export class Pacer {
   readonly #bytesPerMs: number

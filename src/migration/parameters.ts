@@ -8,6 +8,7 @@ export const COMPRESSIONS = ['none', 'zlib', 'zstd', 'auto'] as const
 /** QEMU's methods that want hardware. */
 const HARDWARE_COMPRESSIONS: readonly unknown[] = ['qpl', 'uadk', 'qatzip']
 export const ZERO_PAGE_DETECTIONS = ['none', 'legacy', 'multifd'] as const
+export const AT_LIMIT = ['fail', 'switchover'] as const
 
 /** See docs/parameters.md for what each does and where its default is not QEMU's. */
 export interface MigrationParameters {
@@ -32,12 +33,40 @@ export interface MigrationParameters {
   xbzrleCacheSize: number
   /** Source: ask the destination for its word, and complete on its success only. */
   returnPath: boolean
+  /**
+   * Both: the program runs until the destination's devices agree to the switchover (capability switchover-ack). Needs the
+   * return path.
+   */
+  switchoverAck: boolean
+  /** Source: wait for `continue()` once the program has stopped (capability pause-before-switchover). */
+  pauseBeforeSwitchover: boolean
   /** Source: the kernel sends pages from where they lie, without copying them first (capability zero-copy-send). */
   zeroCopySend: boolean
   /** Source: bytes a second, 0 for no limit. */
   maxBandwidth: number
   /** Source: longest time the program may stand still, ms, 0–2000000. */
   downtimeLimit: number
+  /** Source: the program is asked to go slower while a migration does not gain (capability auto-converge). */
+  autoConverge: boolean
+  /** Source: what may become dirty, in percent of what is sent meanwhile, before the program is slowed down, 1–100. */
+  throttleTriggerThreshold: number
+  /** Source: percent of its time that the program loses first, 1–99. */
+  cpuThrottleInitial: number
+  /** Source: percent that it loses more each time, 1–99. */
+  cpuThrottleIncrement: number
+  /** Source: smaller steps at the end, no larger than needed. */
+  cpuThrottleTailslow: boolean
+  /** Source: most percent that it loses, `cpuThrottleInitial`–99. */
+  maxCpuThrottle: number
+  /** Source: passes after which {@link atLimit} holds; 0 for no limit. */
+  maxPasses: number
+  /** Source: time from the first pass on, ms, after which {@link atLimit} holds; 0 for no limit. */
+  timeoutMs: number
+  /**
+   * Source: what becomes of a migration that has not converged by then: it fails and the program goes on, or the program is
+   * stopped for as long as the rest takes.
+   */
+  atLimit: (typeof AT_LIMIT)[number]
   /** Source: longest time that a connection may take, ms. */
   connectTimeoutMs: number
   /** Destination: longest time between a connection and its first bytes, and between the first and the last connection. */
@@ -59,9 +88,20 @@ export const DEFAULT_PARAMETERS: Readonly<MigrationParameters> = {
   xbzrle: false,
   xbzrleCacheSize: 64 * 1024 * 1024,
   returnPath: true,
+  switchoverAck: false,
+  pauseBeforeSwitchover: false,
   zeroCopySend: false,
   maxBandwidth: 0,
   downtimeLimit: 300,
+  autoConverge: false,
+  throttleTriggerThreshold: 50,
+  cpuThrottleInitial: 20,
+  cpuThrottleIncrement: 10,
+  cpuThrottleTailslow: false,
+  maxCpuThrottle: 99,
+  maxPasses: 0,
+  timeoutMs: 0,
+  atLimit: 'fail',
   connectTimeoutMs: 10_000,
   helloTimeoutMs: 10_000,
   stallTimeoutMs: 60_000,
@@ -85,9 +125,20 @@ const RULES: Record<keyof MigrationParameters, Rule> = {
   xbzrle: 'boolean',
   xbzrleCacheSize: 'power of two',
   returnPath: 'boolean',
+  switchoverAck: 'boolean',
+  pauseBeforeSwitchover: 'boolean',
   zeroCopySend: 'boolean',
   maxBandwidth: [0, Number.MAX_SAFE_INTEGER],
   downtimeLimit: [0, 2_000_000],
+  autoConverge: 'boolean',
+  throttleTriggerThreshold: [1, 100],
+  cpuThrottleInitial: [1, 99],
+  cpuThrottleIncrement: [1, 99],
+  cpuThrottleTailslow: 'boolean',
+  maxCpuThrottle: [1, 99],
+  maxPasses: [0, Number.MAX_SAFE_INTEGER],
+  timeoutMs: [0, 2 ** 31 - 1],
+  atLimit: AT_LIMIT,
   connectTimeoutMs: [1, 2 ** 31],
   helloTimeoutMs: [1, 2 ** 31],
   stallTimeoutMs: [0, 2 ** 31],
@@ -119,6 +170,14 @@ export function completeParameters(
   }
   if (multifd && xbzrle) {
     throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'multifd is not compatible with xbzrle: switch one of them off')
+  }
+  const { switchoverAck, returnPath, cpuThrottleInitial, maxCpuThrottle } = complete
+  if (switchoverAck && !returnPath) {
+    throw new MultifdError('ERR_MULTIFD_ARGUMENT', "parameter 'switchoverAck' is true: it needs the return path")
+  }
+  if (maxCpuThrottle < cpuThrottleInitial) {
+    const text = `parameter 'maxCpuThrottle' is ${maxCpuThrottle}: it must be at least 'cpuThrottleInitial', ${cpuThrottleInitial}`
+    throw new MultifdError('ERR_MULTIFD_ARGUMENT', text)
   }
   return complete
 }

@@ -10,7 +10,7 @@ import { type PageKernel, pageKernel } from '../wasm/kernel.js'
 import { PACKET_DATA_SIZE } from '../wire/multifd-packet.js'
 import { encodeRamWord, RAM_FLAG } from '../wire/ram.js'
 import type { Coordinator } from './coordinator.js'
-import { Pacer } from './pacer.js'
+import { Pacer, portionPages } from './pacer.js'
 import { RecordWriter } from './record-writer.js'
 import type { SendChannels } from './send-channels.js'
 
@@ -41,6 +41,7 @@ export class RamSave {
   readonly #large: boolean
   readonly #pacer: Pacer
   readonly #records: RecordWriter
+  #over: () => boolean = () => false
 
   constructor(coordinator: Coordinator, writer: StreamWriter, options: RamSaveOptions) {
     this.#coordinator = coordinator
@@ -58,16 +59,27 @@ export class RamSave {
     })
     this.#batch = coordinator.shm.batch()
     this.#channels = options.channels
-    this.#packetPages = PACKET_DATA_SIZE / this.pageSize
     const { maxBandwidth, multifdCompression } = coordinator.parameters
+    this.#packetPages = portionPages(maxBandwidth, this.pageSize, PACKET_DATA_SIZE / this.pageSize)
     this.#large = maxBandwidth === 0 && multifdCompression === 'none'
-    this.#pacer = new Pacer(coordinator.parameters.maxBandwidth)
+    this.#pacer = new Pacer(maxBandwidth)
     this.#records = new RecordWriter(coordinator, writer, () => this.#pace(), options)
   }
 
   /** Pages still to be sent, as of the last {@link synchronise}. */
   get pendingPages(): number {
     return this.#dirty.reduce((sum, bitmap) => sum + bitmap.count, 0)
+  }
+
+  /** Bytes of those pages: costs nothing, and leaves the logs alone. */
+  get pendingEstimate(): number {
+    return this.pendingPages * this.pageSize
+  }
+
+  /** Bytes that are left to send by now: looks at the logs. */
+  pendingExact(): number {
+    this.synchronise()
+    return this.pendingEstimate
   }
 
   /** Everything is to be sent. What the logs gathered before is part of it. */
@@ -94,8 +106,10 @@ export class RamSave {
    * Sends every dirty page once, as the records of one section; the barrier and EOS are the caller's.
    *
    * @param last whether no pass follows it
+   * @param over is asked now and then whether the pass ends early: pages are left then
    */
-  savePass(last: boolean): void {
+  savePass(last: boolean, over: () => boolean = () => false): void {
+    this.#over = over
     this.#pacer.restart()
     this.#records.beginPass(last)
     for (const [index, block] of this.#options.blocks.entries()) {
@@ -129,7 +143,7 @@ export class RamSave {
   #queueBlock(index: number, channels: SendChannels): void {
     const dirty = this.#dirty[index]!
     const { large, rest } = this.#batches(channels)
-    for (let word = 0; !dirty.isEnd(word); ) {
+    for (let word = 0; !dirty.isEnd(word) && !this.#over(); ) {
       const most = dirty.count > rest ? large : this.#packetPages
       word = dirty.take(word, most, channels.spare.runs)
       if (channels.spare.runs.pages >= most) this.#closeBatch(index)
@@ -146,7 +160,7 @@ export class RamSave {
   #eachRun(index: number, visit: (first: number, count: number) => void): void {
     const dirty = this.#dirty[index]!
     const batch = this.#batch
-    for (let word = 0; !dirty.isEnd(word); ) {
+    for (let word = 0; !dirty.isEnd(word) && !this.#over(); ) {
       batch.reset()
       word = dirty.take(word, this.#packetPages, batch)
       for (let run = 0; run < batch.count; run++) visit(batch.first(run), batch.length(run))

@@ -7,9 +7,10 @@ import { COUNTER } from '../shm/layout.js'
 import { encodeRamRecord, RAM_FLAG, type RamRecordKind } from '../wire/ram.js'
 import { XBZRLE_ENCODING, XBZRLE_HEADER_SIZE } from '../wire/xbzrle.js'
 import type { Coordinator } from './coordinator.js'
+import { portionPages } from './pacer.js'
 import { XbzrleSave } from './xbzrle-save.js'
 
-// Pages after which the counters are brought up to date, and a stop is looked for.
+// Pages after which the counters are brought up to date, and a stop is looked for; fewer with a limit on the bandwidth.
 const COUNT_EVERY = 1024
 // Longest word and block id of a record.
 const ID_MAX = 8 + 256
@@ -25,6 +26,7 @@ export class RecordWriter {
   readonly #pace: () => void
   readonly #findZeroPages: boolean
   readonly #xbzrle: XbzrleSave | undefined
+  readonly #countEvery: number
   #recordBlock = -1
   #pages = 0
   // Since the counters were brought up to date.
@@ -34,11 +36,12 @@ export class RecordWriter {
 
   /** @param pace waits until what was counted may have been sent */
   constructor(coordinator: Coordinator, writer: StreamWriter, pace: () => void, options: RecordWriterOptions) {
-    const { xbzrle, xbzrleCacheSize } = coordinator.parameters
+    const { xbzrle, xbzrleCacheSize, maxBandwidth } = coordinator.parameters
     this.#coordinator = coordinator
     this.#writer = writer
     this.#pace = pace
     this.#findZeroPages = options.findZeroPages
+    this.#countEvery = portionPages(maxBandwidth, options.blocks[0]!.pageSize, COUNT_EVERY)
     this.#xbzrle = xbzrle ? new XbzrleSave(options.blocks, xbzrleCacheSize) : undefined
   }
 
@@ -128,7 +131,10 @@ export class RecordWriter {
   }
 
   #countNow(): void {
-    if (++this.#pages % COUNT_EVERY === 0) this.count()
+    if (++this.#pages % this.#countEvery !== 0) return
+    // What is gathered is not sent, nor counted.
+    if (this.#countEvery < COUNT_EVERY) this.#writer.flush()
+    this.count()
   }
 
   /** Encodes a record's word and block id, with room for `more` bytes; returns where those go. */

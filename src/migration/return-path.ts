@@ -12,6 +12,7 @@ export class ReturnPath {
   #pending = new Uint8Array()
   #succeeded = false
   #pong: number | undefined
+  #acknowledged = false
 
   constructor(fd: number) {
     this.#fd = fd
@@ -20,6 +21,11 @@ export class ReturnPath {
   /** Whether the destination said that it has everything. */
   get succeeded(): boolean {
     return this.#succeeded
+  }
+
+  /** Whether its devices agree to the switchover. */
+  get acknowledged(): boolean {
+    return this.#acknowledged
   }
 
   /** The value of the last PONG. */
@@ -77,6 +83,7 @@ export class ReturnPath {
           this.#pong = message.value
           break
         case RETURN_MESSAGE.switchoverAck:
+          this.#acknowledged = true
           break
         default:
           throw new MultifdError('ERR_MULTIFD_PROTOCOL', `the destination sent message ${message.type} in precopy`)

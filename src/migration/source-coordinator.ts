@@ -25,7 +25,9 @@ import {
   SECTION,
 } from '../wire/stream.js'
 import { agreeOnMethod } from './agreement.js'
+import { Convergence } from './convergence.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
+import type { SwitchoverAnswer } from './messages.js'
 import { RamSave } from './ram-save.js'
 import { ReturnPath } from './return-path.js'
 import { SendChannels } from './send-channels.js'
@@ -33,6 +35,8 @@ import type { Figures } from './statistics.js'
 
 const LOOK_MS = 100
 const FIRST_PING = 1
+// Between signs of life: a destination's timeout for a transfer that rests is longer than that.
+const ALIVE_MS = 2000
 
 /** What is migrated, and to whom. */
 export interface SourcePlan {
@@ -45,16 +49,14 @@ export interface SourcePlan {
   validateUuid: boolean
   /** Log2 of the page size, where the machine's varies. */
   pageBits?: number
-  /** The RAM section's id: no other section of `early` and `deviceState` has it. */
+  /** The RAM section's id: no other section has it. */
   ramSectionId: number
   /** Sections before and after the RAM set-up, verbatim. */
   beforeRam: Uint8Array
   afterRam: Uint8Array
   switchoverStart: boolean
-  /** What follows the RAM's last section, verbatim, to the end of the stream. */
-  deviceState: Uint8Array
-  /** Whether a program has to be stopped before the last pass. */
-  stopProgram: boolean
+  /** Whether the destination says SWITCHOVER_ACK, and the program runs until then. */
+  awaitAck: boolean
 }
 
 export type SourceTask = CoordinatorTask & SourcePlan
@@ -70,6 +72,7 @@ class SourceRun {
   readonly #ram: RamSave
   readonly #returnPath: ReturnPath | undefined
   readonly #channels: SendChannels | undefined
+  #aliveAt = 0
 
   constructor(coordinator: Coordinator, plan: SourcePlan) {
     const { parameters } = coordinator
@@ -192,47 +195,40 @@ class SourceRun {
   }
 
   #passes(): void {
-    const { shm, parameters } = this.#coordinator
-    const place = shm.coordinatorPlace
-    this.#coordinator.tell({ type: 'status', status: 'active' })
+    this.#coordinator.tell({ type: 'active' })
     this.#ram.start()
-    for (let pass = 1; ; pass++) {
-      shm.count(place, COUNTER.passes, 1)
-      const pages = this.#ram.pendingPages
-      const bytesBefore = shm.sum(COUNTER.bytes, true)
-      const dataBefore = shm.sum(COUNTER.normalPages, true)
-      const began = performance.now()
-      shm.setCounter(place, COUNTER.remaining, pages * this.#ram.pageSize)
+    const convergence = new Convergence(this.#coordinator, this.#ram)
+    do {
+      convergence.beginPass()
       this.#beginSection(SECTION.part)
-      this.#ram.savePass(false)
+      this.#ram.savePass(false, convergence.overdue)
       this.#endSection()
       this.#returnPath?.poll()
-      const durationMs = Math.max(performance.now() - began, 0.001)
-      const bytes = shm.sum(COUNTER.bytes, true) - bytesBefore
-      const added = this.#ram.synchronise()
-      const dirtyPagesRate = (added * 1000) / durationMs
-      shm.setCounter(place, COUNTER.dirtyPagesRate, dirtyPagesRate)
-      const remainingPages = this.#ram.pendingPages
-      // Of the pass before, in pages and not in bytes: zero pages cost next to nothing to send, and some may be again.
-      // Compressed pages are more than the bytes they take.
-      const data = (shm.sum(COUNTER.normalPages, true) - dataBefore) * this.#ram.pageSize
-      const left = remainingPages * this.#ram.bytesPerPage(bytes)
-      const expectedDowntime = (left * durationMs) / Math.max(bytes, data)
-      const bandwidth = (bytes * 1000) / durationMs
-      this.#coordinator.tell({
-        type: 'pass',
-        info: { pass, pages, bytes, durationMs, bandwidth, remainingPages, dirtyPagesRate, expectedDowntime },
-      })
-      this.#coordinator.tell({ type: 'figures', figures: { expectedDowntime } })
-      if (remainingPages === 0 || expectedDowntime <= parameters.downtimeLimit) return
-    }
+    } while (!convergence.endPass() || !this.#agreed(convergence))
+  }
+
+  // Whether the destination's devices agree to the switchover. Waits for it while nothing becomes dirty: what does goes
+  // first, so that the program stands still for no longer than it may.
+  #agreed(convergence: Convergence): boolean {
+    const returnPath = this.#returnPath
+    if (!this.#plan.awaitAck || !returnPath || returnPath.acknowledged) return true
+    do {
+      if (convergence.overdue()) {
+        const message = `the destination's devices did not agree to the switchover within ${this.#coordinator.parameters.timeoutMs} ms`
+        throw new MultifdError('ERR_MULTIFD_TIMEOUT', message, { channel: 'main' })
+      }
+      returnPath.wait(LOOK_MS)
+      this.#keepAlive()
+      this.#coordinator.checkStopped()
+      this.#ram.synchronise()
+    } while (!returnPath.acknowledged && this.#ram.pendingPages === 0)
+    return this.#ram.pendingPages === 0
   }
 
   #switchover(): void {
     const { shm } = this.#coordinator
     const stopped = performance.now()
-    this.#coordinator.tell({ type: 'status', status: 'device' })
-    if (this.#plan.stopProgram) this.#coordinator.ask({ type: 'stop-program' })
+    const { deviceState } = this.#coordinator.ask<SwitchoverAnswer>({ type: 'switchover' }, () => this.#keepAlive())
     shm.count(shm.coordinatorPlace, COUNTER.passes, 1)
     this.#ram.synchronise()
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, this.#ram.pendingPages * this.#ram.pageSize)
@@ -240,7 +236,7 @@ class SourceRun {
     this.#beginSection(SECTION.end)
     this.#ram.savePass(true)
     this.#endSection()
-    this.#writer.putBytes(this.#plan.deviceState)
+    this.#writer.putBytes(deviceState)
     this.#writer.flush()
     this.#ram.countMain()
     this.#awaitWord()
@@ -252,6 +248,16 @@ class SourceRun {
     // Before the program goes on: its blocks are nobody's then.
     this.#ram.stop()
     this.#coordinator.tell({ type: 'done' })
+  }
+
+  // While the program has the word: the destination may fail, and must not take us for dead.
+  #keepAlive(): void {
+    if (!this.#returnPath) return
+    this.#returnPath.poll()
+    if (performance.now() < this.#aliveAt + ALIVE_MS) return
+    this.#aliveAt = performance.now()
+    this.#ping(FIRST_PING)
+    this.#writer.flush()
   }
 
   #awaitWord(): void {

@@ -4,17 +4,21 @@ import { availableParallelism } from 'node:os'
 import { MultifdError } from '../errors.js'
 import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js'
 import type { Logger } from '../log.js'
-import { isStreamSocket } from '../os/socket.js'
+import { isStreamSocket, type SocketAddress } from '../os/socket.js'
 import type { RamBlock } from '../ram/block.js'
 import { BlockGuard } from '../ram/block-guard.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
 import { requireDirtyLog } from '../ram/dirty-log.js'
+import type { Device } from '../vmstate/device.js'
+import { DeviceSet } from '../vmstate/device-set.js'
 import { parseUuid } from '../wire/bytes.js'
-import { encodeEof, encodeVmdescHeader } from '../wire/stream.js'
+import { dialectOf } from '../wire/machine.js'
 import { Migration } from './migration.js'
 import { checkCompression, completeParameters, type MigrationParameters, sendMethodOptions } from './parameters.js'
+import { ProgramSave, programDevices } from './program-state.js'
 import { type SourcePlan, zeroPagesAt } from './source-coordinator.js'
 import type { MigrationStatistics } from './statistics.js'
+import { type ProgramHooks, Switchover } from './switchover.js'
 import type { MigrationThreads } from './threads.js'
 import { checkZeroCopy, zeroCopySends } from './zero-copy.js'
 
@@ -24,6 +28,12 @@ export const PROGRAM_MACHINE_TYPE = 'multifd'
 export interface MigrationSourceOptions {
   /** Blocks to migrate; the destination has blocks of the same names and sizes. */
   ram: RamBlock[]
+  /**
+   * What else of the program is migrated: devices with a description (`vmstate.device`), and others whose state travels as
+   * msgpack. They are saved once the program stands still, or before RAM where they are early. The destination has the
+   * same.
+   */
+  devices?: Iterable<Device>
   parameters?: Partial<MigrationParameters>
   /** Default `multifd`. The destination must name the same. */
   machineType?: string
@@ -34,11 +44,7 @@ export interface MigrationSourceOptions {
   faults?: number
 }
 
-export interface MigrateOptions {
-  /** Brings the program to a halt: after this resolves, no block changes. Called when what remains fits the downtime. */
-  stop?(): void | Promise<void>
-  /** Lets it go on: called when the migration fails after `stop` was called, once that has settled. */
-  resume?(): void | Promise<void>
+export interface MigrateOptions extends ProgramHooks {
   /** Cancels the migration; the program goes on. */
   signal?: AbortSignal
 }
@@ -47,21 +53,34 @@ export interface MigrateOptions {
 export interface StreamExtras
   extends Pick<
     SourcePlan,
-    'ramSectionId' | 'beforeRam' | 'afterRam' | 'switchoverStart' | 'deviceState' | 'validateUuid'
+    'ramSectionId' | 'beforeRam' | 'afterRam' | 'switchoverStart' | 'validateUuid' | 'pageBits'
   > {
-  pageBits?: number
+  /** What follows the RAM's last section, verbatim, to the end of the stream. */
+  deviceState: Uint8Array
+}
+
+/** How one migration goes, as far as it is known before it begins. */
+interface Way {
+  uri: MigrationUri
+  addresses: SocketAddress[]
+  /** Zero-copy sends that a channel may have under way. */
+  sends: number | undefined
+  signal: AbortSignal
 }
 
 export class MigrationSource extends Migration {
   readonly #options: MigrationSourceOptions
-  readonly #extras: StreamExtras
-  #stopping: Promise<void> | undefined
+  // Of a snapshot or a guest, instead of devices.
+  readonly #extras: StreamExtras | undefined
+  readonly #devices: DeviceSet
+  #switchover: Switchover | undefined
 
-  /** @throws MultifdError ERR_MULTIFD_ARGUMENT for parameters, a uuid or blocks that are not valid */
-  constructor(options: MigrationSourceOptions, extras: StreamExtras = emptyStream(options.ram)) {
+  /** @throws MultifdError ERR_MULTIFD_ARGUMENT for parameters, a uuid, blocks or devices that are not valid */
+  constructor(options: MigrationSourceOptions, extras?: StreamExtras) {
     super(completeParameters(options.parameters, 'source'), options.logger)
     this.#options = options
     this.#extras = extras
+    this.#devices = extras ? new DeviceSet([]) : programDevices(options.ram, options.devices)
     checkZeroCopy(this.parameters)
     if (options.ram.length === 0) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'there is no RAM block to migrate')
     const { xbzrle, xbzrleCacheSize } = this.parameters
@@ -80,33 +99,78 @@ export class MigrationSource extends Migration {
    *
    * @returns the figures, once the destination said that it has everything
    * @throws MultifdError with the first error's code; the program then runs on and its memory is as it was.
-   * ERR_MULTIFD_STATE when a migration runs already, or adopted memory has grown
+   * ERR_MULTIFD_STATE when a migration runs already, or adopted memory has grown; ERR_MULTIFD_DEVICE, naming it, when a
+   * device can not be saved
    */
   async migrate(uri: string, options: MigrateOptions = {}): Promise<MigrationStatistics> {
-    const parsed = parseUri(uri)
-    this.#checkTransport(parsed)
-    const sends = zeroCopySends(this.parameters, parsed)
+    const cancellation = this.cancellation(options.signal)
+    try {
+      return await this.#migrate(parseUri(uri), options, cancellation.signal)
+    } finally {
+      cancellation.release()
+    }
+  }
+
+  /**
+   * Goes on with a migration that waits before its switchover, as `pauseBeforeSwitchover` asked for.
+   *
+   * @throws MultifdError ERR_MULTIFD_STATE when none does
+   */
+  continue(): void {
+    if (this.status !== 'pre-switchover') {
+      const message = `no migration waits before its switchover: the state is '${this.status}'`
+      throw new MultifdError('ERR_MULTIFD_STATE', message)
+    }
+    this.#switchover?.continue()
+  }
+
+  async #migrate(uri: MigrationUri, options: MigrateOptions, signal: AbortSignal): Promise<MigrationStatistics> {
+    this.#checkTransport(uri)
+    const sends = zeroCopySends(this.parameters, uri)
     checkCompression(this.parameters)
-    const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid, faults } = this.#options
-    const addresses = await resolveUri(parsed, false)
-    if (!this.busy) await this.settled()
+    const { ram } = this.#options
+    const addresses = await resolveUri(uri, false)
+    if (!this.state.running) await this.settled()
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
-    if (this.busy) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
+    if (this.state.running) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
     for (const { dirtyLog } of ram) requireDirtyLog(dirtyLog)
     const guard = new BlockGuard(ram)
+    try {
+      return await this.#transfer({ uri, addresses, sends, signal }, options, guard)
+    } finally {
+      guard.release()
+    }
+  }
+
+  async #transfer(
+    { uri, addresses, sends, signal }: Way,
+    options: MigrateOptions,
+    guard: BlockGuard,
+  ): Promise<MigrationStatistics> {
+    const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid, faults } = this.#options
+    const save = this.#extras ? undefined : new ProgramSave(this.#devices, ram[0]!.pageSize)
+    const { deviceState, ...extras } = { deviceState: undefined, ...(this.#extras ?? save!.extras) }
+    const switchover = new Switchover({
+      hooks: options,
+      state: this.state,
+      guard,
+      pause: this.parameters.pauseBeforeSwitchover,
+      save: () => deviceState ?? save!.finish(),
+      logger: this.logger,
+    })
+    this.#switchover = switchover
     const plan: SourcePlan = {
-      ...this.#extras,
-      destination: parsed.transport === 'fd' ? { fd: parsed.fd } : { addresses },
+      ...extras,
+      destination: uri.transport === 'fd' ? { fd: uri.fd } : { addresses },
       blocks: ram.map(({ handle }) => handle),
       machineType,
       ...(uuid === undefined ? {} : { uuid }),
-      // Whether adopted memory is still the same only this thread can tell, once nobody lets it grow any more.
-      stopProgram: options.stop !== undefined || guard.adopted,
+      awaitAck: this.#awaitsAck(machineType, options),
     }
-    this.#stopping = undefined
-    this.logger.info({ uri: formatUri(parsed), channels: this.parameters.multifdChannels }, 'migrating')
+    this.logger.info({ uri: formatUri(uri), channels: this.parameters.multifdChannels }, 'migrating')
+    let completed = false
     try {
-      return await this.run({
+      const statistics = await this.run({
         side: 'src',
         coordinator: new URL('../../workers/source.js', import.meta.url),
         channel: new URL('../../workers/send.js', import.meta.url),
@@ -121,30 +185,24 @@ export class MigrationSource extends Migration {
           ...(sends === undefined ? {} : { zeroCopySends: sends }),
         },
         ...(faults === undefined ? {} : { faults }),
-        signal: options.signal,
+        signal,
         onMessage: (message, threads) => {
           if (message.type === 'pass') checkBlocks(guard, threads)
-          if (message.type === 'stop-program') this.#stopping = this.#stopProgram(options, threads, guard)
+          if (message.type === 'throttle') switchover.throttle(message.percentage)
+          if (message.type === 'switchover') switchover.begin(threads)
         },
       })
-    } catch (error) {
-      // A stop that is under way yet would halt the program after it was told to go on.
-      await this.#stopping
-      if (this.#stopping && options.stop) await options.resume?.()
-      throw error
+      completed = true
+      return statistics
     } finally {
-      guard.release()
+      await switchover.end(completed)
     }
   }
 
-  async #stopProgram({ stop }: MigrateOptions, threads: MigrationThreads, guard: BlockGuard): Promise<void> {
-    try {
-      await stop?.()
-      if (checkBlocks(guard, threads)) threads.shm.answers.post()
-    } catch (cause) {
-      const text = cause instanceof Error ? cause.message : String(cause)
-      threads.fail(new MultifdError('ERR_MULTIFD_STATE', `the program could not be stopped: ${text}`, { cause }))
-    }
+  // A program that stands still anyway has nothing to wait for.
+  #awaitsAck(machineType: string, { stop }: MigrateOptions): boolean {
+    if (!this.parameters.switchoverAck || !stop) return false
+    return dialectOf(machineType).switchoverAck === 'always' || this.#devices.wantApproval
   }
 
   #checkTransport(uri: MigrationUri): void {
@@ -158,29 +216,10 @@ export class MigrationSource extends Migration {
   }
 }
 
-function checkBlocks(guard: BlockGuard, threads: MigrationThreads): boolean {
+function checkBlocks(guard: BlockGuard, threads: MigrationThreads): void {
   try {
     guard.checkSame()
-    return true
   } catch (error) {
     threads.fail(MultifdError.from(error))
-    return false
-  }
-}
-
-// A program without devices: the end mark, and a description that lists none.
-function emptyStream(ram: RamBlock[]): StreamExtras {
-  const json = new TextEncoder().encode(JSON.stringify({ page_size: ram[0]?.pageSize ?? 4096, devices: [] }))
-  const deviceState = new Uint8Array(1 + 5 + json.length)
-  const view = new DataView(deviceState.buffer)
-  deviceState.set(json, encodeVmdescHeader(view, encodeEof(view, 0), json.length))
-  const empty = new Uint8Array()
-  return {
-    ramSectionId: 0,
-    beforeRam: empty,
-    afterRam: empty,
-    switchoverStart: false,
-    deviceState,
-    validateUuid: false,
   }
 }

@@ -60,6 +60,10 @@ export interface MigrationStatistics {
   setupTime?: number
   downtime?: number
   expectedDowntime?: number
+  /** Source, once a pass was made: false while what is left grows, or stays what it was, and does not fit the downtime. */
+  converging?: boolean
+  /** Source: percent of its time that the program was asked to lose, once it was. */
+  cpuThrottlePercentage?: number
   /** What the channels do with pages, as far as they have come. */
   multifdCompression: MethodName | 'adaptive'
   /** Source, adaptive: packets by what they got. */
@@ -73,6 +77,8 @@ export interface MigrationStatistics {
 export interface Figures {
   downtime: number
   expectedDowntime: number
+  converging: boolean
+  cpuThrottlePercentage: number
   xbzrleRates: XbzrleRates
 }
 
@@ -93,6 +99,8 @@ export interface PassInfo {
   dirtyPagesRate: number
   /** What is left to send, in ms at the measured bandwidth. */
   expectedDowntime: number
+  /** Whether less is left than the pass had to send, or what is left fits the downtime. */
+  converging: boolean
 }
 
 export interface StatisticsInput {

@@ -57,6 +57,7 @@ export class MigrationThreads {
   readonly ended: Promise<MultifdError | undefined>
   readonly #side: 'src' | 'dst'
   #embeddingError: MultifdError | undefined
+  #toCoordinator: MessagePort | undefined
 
   constructor(options: ThreadsOptions) {
     const { channels, pagesPerPacket, dirtyWords } = options
@@ -74,6 +75,12 @@ export class MigrationThreads {
       threads.push({ name: `mig/${this.#side}/${role}_${channel}`, threadId: shm.channelWord(channel, CHANNEL.tid) })
     }
     return threads.filter(({ threadId }) => threadId !== 0)
+  }
+
+  /** Answers what the coordinator asked. Pairs with `ask` there: the message is on its way before it is told of it. */
+  answer(message?: object): void {
+    this.#toCoordinator?.postMessage(message)
+    this.shm.answers.post()
   }
 
   /** Stops everything with an error of the embedding thread's, unless another came first. */
@@ -157,6 +164,7 @@ export class MigrationThreads {
     startChannel: (channel: number) => void,
   ): Promise<ThreadOutcome> {
     const { port1, port2 } = new MessageChannel()
+    this.#toCoordinator = port1
     const ports = links.map((link) => link.port1)
     const task: CoordinatorTask = { shm: this.shm.handle, ports, toProgram: port2, parameters: options.parameters }
     let outcome: ThreadOutcome | undefined
@@ -180,6 +188,7 @@ export class MigrationThreads {
     // What it said last may not have been heard yet.
     port1.off('message', hear)
     for (let last = receiveMessageOnPort(port1); last; last = receiveMessageOnPort(port1)) hear(last.message)
+    this.#toCoordinator = undefined
     port1.close()
     if (outcome) return outcome
     this.fail(new MultifdError('ERR_MULTIFD_INTERNAL', 'the coordinator thread died', { cause: death }))

@@ -41,8 +41,10 @@ export const CONTROL = {
   dismissed: 9,
   /** 1 once both sides know that each packet may have its own method. C writes, before the first pages. */
   adaptive: 10,
+  /** Destination: 1 once its devices agree to the switchover. The embedding thread writes. */
+  approved: 11,
 } as const
-export const CONTROL_WORDS = 11
+export const CONTROL_WORDS = 12
 
 /** Words of one channel's area. */
 export const CHANNEL = {

@@ -165,6 +165,16 @@ export class MigrationShm {
     Atomics.store(this.#control, CONTROL.adaptive, 1)
   }
 
+  /** Whether the destination's devices agree to the switchover. */
+  get approved(): boolean {
+    return Atomics.load(this.#control, CONTROL.approved) !== 0
+  }
+
+  /** Pairs with the coordinator's look at {@link approved}, which it takes now and then. */
+  approve(): void {
+    Atomics.store(this.#control, CONTROL.approved, 1)
+  }
+
   /** Notes a compression method's flag as in use on a channel; for the channel's own thread. */
   noteMethod(channel: number, flag: number): void {
     this.setCounter(channel, COUNTER.methods, this.counter(channel, COUNTER.methods) | flag)

@@ -64,7 +64,7 @@ export class GuestReceiver extends Receiver {
   constructor(options: ReceiveGuestOptions = {}) {
     const { machineType, ram = [], ...rest } = options
     const blocks = ram.map(({ handle }) => handle)
-    super(rest, { kind: 'memory', machineType, blocks }, { ram, prealloc: false })
+    super(rest, { kind: 'memory', machineType, blocks }, { ram, prealloc: false, devices: undefined })
     this.#given = ram
   }
 

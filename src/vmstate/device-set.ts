@@ -3,9 +3,9 @@
 import { argumentError } from '../wire/bytes.js'
 import { MAX_BUFFER_SIZE } from './buffers.js'
 import { checkStructure } from './check.js'
-import { deviceError } from './context.js'
+import { deviceError, oneLine } from './context.js'
 import type { Description } from './description.js'
-import type { DescribedDevice, Device, PackedDevice } from './device.js'
+import type { DescribedDevice, Device, DeviceOptions, PackedDevice } from './device.js'
 import { checkName } from './field.js'
 import { isNeeded } from './save.js'
 
@@ -26,6 +26,8 @@ export interface RegisteredDevice {
   readonly unmigratable: string | undefined
   /** Whether the source may leave it out. */
   readonly optional: boolean
+  /** See {@link DeviceOptions.approveSwitchover}. */
+  readonly approveSwitchover: (() => void | Promise<void>) | undefined
   readonly content: DescribedContent | PackedContent
 }
 
@@ -68,6 +70,24 @@ export class DeviceSet {
     return this.devices.find((device) => device.idstr === idstr && device.instanceId === instanceId)
   }
 
+  /** Whether one of them has a say in when the switchover is. */
+  get wantApproval(): boolean {
+    return this.devices.some(({ approveSwitchover }) => approveSwitchover !== undefined)
+  }
+
+  /** Resolves once all of them agree to the switchover. Rejects with ERR_MULTIFD_DEVICE, naming the device. */
+  async approveSwitchover(): Promise<void> {
+    const approve = async ({ approveSwitchover, idstr, instanceId }: RegisteredDevice): Promise<void> => {
+      try {
+        await approveSwitchover?.()
+      } catch (error) {
+        const text = `device ${nameOf({ idstr, instanceId })}: approveSwitchover failed: ${oneLine(error)}`
+        throw deviceError(text, error)
+      }
+    }
+    await Promise.all(this.devices.map(approve))
+  }
+
   /** Throws ERR_MULTIFD_DEVICE, naming the device, when one of them can not be migrated. */
   checkMigratable(): void {
     for (const { idstr, instanceId, unmigratable } of this.devices) {
@@ -94,7 +114,14 @@ function register(device: Device, others: readonly RegisteredDevice[]): Register
     throw argumentError(`instance id of device '${idstr}' is ${instanceId}, expected 0..2^32 - 2`)
   }
   if (taken.includes(instanceId)) throw argumentError(`two devices are ${nameOf({ idstr, instanceId })}`)
-  return Object.freeze({ ...facts, instanceId })
+  return Object.freeze({ ...facts, instanceId, approveSwitchover: approvalOf(device) })
+}
+
+// A device may be an object of a class, whose function wants its object.
+function approvalOf(device: DeviceOptions): RegisteredDevice['approveSwitchover'] {
+  if (device.approveSwitchover === undefined) return undefined
+  if (typeof device.approveSwitchover !== 'function') throw argumentError('approveSwitchover is no function')
+  return () => device.approveSwitchover!()
 }
 
 function describedFacts({ description, state, idstr, optional }: DescribedDevice) {

@@ -10,6 +10,11 @@ export interface DeviceOptions {
   instanceId?: number
   /** The source may leave its section out. A description with `needed` may be left out anyway. Default false. */
   optional?: boolean
+  /**
+   * Destination, with the parameter `switchoverAck`: called before pages come, and done once this side is ready for the
+   * device to move; the program runs on over there until then. Fails the migration when it throws.
+   */
+  approveSwitchover?(): void | Promise<void>
 }
 
 /** A device with a description. {@link device} makes one, and sees that state and description fit. */

@@ -1,12 +1,21 @@
 // The device sections that came before the pages, as they were on the wire, until it is time for them.
 
-import { protocolError } from './bytes.js'
-import type { ByteReader } from './reader.js'
-import type { SectionIntroduction } from './stream.js'
+import { protocolError, viewOf } from './bytes.js'
+import { RAM_IDSTR, RAM_SECTION_VERSION } from './ram.js'
+import { type ByteReader, MemoryReader } from './reader.js'
+import {
+  decodeSectionHeader,
+  encodeSectionHeader,
+  FOOTER_SIZE,
+  SECTION,
+  type SectionIntroduction,
+  sectionHeaderSize,
+} from './stream.js'
 import { readEarlySection } from './virtio-mem.js'
 
 /** Most bytes of early sections that are kept; a device with a million blocks has 128 KiB. */
 const MAX_EARLY_SIZE = 64 * 1024 * 1024
+const FIRST_CAPACITY = 4096
 
 export class EarlySections {
   readonly #sections: { idstr: string; bytes: Uint8Array; afterRam: boolean }[] = []
@@ -27,6 +36,35 @@ export class EarlySections {
     this.#sections.push({ idstr: header.idstr, bytes, afterRam })
   }
 
+  /**
+   * Reads and keeps sections of any kind, from one whose head was read, as far as the RAM's first section. Nothing tells
+   * their length: they end with the footer that the head of that section follows.
+   *
+   * @returns the head of the RAM's section, which has been read
+   * Throws ERR_MULTIFD_PROTOCOL when they are too large; what the reader throws.
+   */
+  readToRam(reader: ByteReader, header: SectionIntroduction): SectionIntroduction {
+    const headSize = sectionHeaderSize(header.idstr)
+    let bytes = new Uint8Array(headSize + FIRST_CAPACITY)
+    encodeSectionHeader(viewOf(bytes), 0, SECTION.full, header)
+    for (let length = headSize; ; ) {
+      if (length === bytes.length) {
+        if (length > MAX_EARLY_SIZE) {
+          throw protocolError(`sections before RAM have ${length} bytes, expected at most ${MAX_EARLY_SIZE}`)
+        }
+        const grown = new Uint8Array(2 * length)
+        grown.set(bytes)
+        bytes = grown
+      }
+      const byte = reader.u8()
+      bytes[length++] = byte
+      if (byte !== RAM_SECTION_VERSION || !isRamMark(bytes, length - RAM_MARK_SIZE)) continue
+      const end = length - RAM_HEAD_SIZE
+      this.#sections.push({ idstr: header.idstr, bytes: bytes.slice(0, end), afterRam: false })
+      return decodeSectionHeader(new MemoryReader(bytes.subarray(end, length))) as SectionIntroduction
+    }
+  }
+
   /** Names of their devices, in stream order. */
   get idstrs(): string[] {
     return this.#sections.map(({ idstr }) => idstr)
@@ -43,4 +81,22 @@ export class EarlySections {
     }
     return all
   }
+}
+
+const RAM_HEAD_SIZE = sectionHeaderSize(RAM_IDSTR)
+const RAM_MARK_SIZE = FOOTER_SIZE + RAM_HEAD_SIZE
+const SECTION_ID_AT = 1
+const RAM_HEAD = new Uint8Array(RAM_HEAD_SIZE)
+encodeSectionHeader(viewOf(RAM_HEAD), 0, SECTION.start, {
+  sectionId: 0,
+  idstr: RAM_IDSTR,
+  instanceId: 0,
+  versionId: RAM_SECTION_VERSION,
+})
+
+/** Whether the head of the RAM's section, whatever its id, lies there behind a footer. */
+function isRamMark(bytes: Uint8Array, at: number): boolean {
+  if (at < 0 || bytes[at] !== SECTION.footer) return false
+  const head = bytes.subarray(at + FOOTER_SIZE)
+  return RAM_HEAD.every((byte, i) => (i >= SECTION_ID_AT && i < SECTION_ID_AT + 4) || head[i] === byte)
 }

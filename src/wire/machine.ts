@@ -1,10 +1,11 @@
 // What a machine type's version says about the protocol's dialect. Nothing of it is on the wire.
 //
-//   machine     barrier      zero pages    SWITCHOVER_START   close_notify on channels
-//   <= 8.0      per section  main channel  no                 not demanded
-//   8.1, 8.2    per round    main channel  no                 not demanded
-//   9.0 - 9.2   per round    packets       no                 not demanded
-//   >= 10.0     per round    packets       yes                demanded
+//   machine      barrier      zero pages    SWITCHOVER_START   close_notify on channels   SWITCHOVER_ACK
+//   <= 8.0       per section  main channel  no                 not demanded               always
+//   8.1, 8.2     per round    main channel  no                 not demanded               always
+//   9.0 - 9.2    per round    packets       no                 not demanded               always
+//   10.0 - 11.0  per round    packets       yes                demanded                   always
+//   >= 11.1      per round    packets       yes                demanded                   for devices that want it
 //
 // Source: QEMU hw/core/machine.c, the compat properties of device `migration`.
 
@@ -26,6 +27,11 @@ export interface Dialect {
   switchoverStart: boolean
   /** Whether the destination takes a channel without TLS close_notify for cut off. */
   tlsCleanTermination: boolean
+  /**
+   * With the capability switchover-ack: whether every destination says SWITCHOVER_ACK, and every source waits for it, or
+   * only those with a device that wants it.
+   */
+  switchoverAck: 'always' | 'where wanted'
   /** The oldest QEMU that has this machine type, such as `9.1`. */
   minimumQemu?: string
 }
@@ -49,7 +55,13 @@ export function parseMachineType(name: string): MachineType | undefined {
 export function dialectOf(machineType: string): Dialect {
   const machine = parseMachineType(machineType)
   if (machine === undefined) {
-    return { flush: 'per-round', zeroPages: 'multifd', switchoverStart: false, tlsCleanTermination: true }
+    return {
+      flush: 'per-round',
+      zeroPages: 'multifd',
+      switchoverStart: false,
+      tlsCleanTermination: true,
+      switchoverAck: 'where wanted',
+    }
   }
   const { major, minor } = machine
   const atLeast = (wantedMajor: number, wantedMinor: number) =>
@@ -59,6 +71,7 @@ export function dialectOf(machineType: string): Dialect {
     zeroPages: atLeast(9, 0) ? 'multifd' : 'legacy',
     switchoverStart: atLeast(10, 0),
     tlsCleanTermination: atLeast(10, 0),
+    switchoverAck: atLeast(11, 1) ? 'where wanted' : 'always',
     minimumQemu: `${major}.${minor}`,
   }
 }

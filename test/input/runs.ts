@@ -8,8 +8,9 @@ import { StreamReader } from '../../src/io/stream-reader.js'
 import { type MethodName, RecvMethods } from '../../src/method/methods.js'
 import { runDestination } from '../../src/migration/destination-coordinator.js'
 import { readDeviceState } from '../../src/migration/device-state.js'
-import { type LoadSetup, type LoadTarget, ProgramTarget } from '../../src/migration/load-target.js'
+import { type LoadedState, type LoadSetup, type LoadTarget, ProgramTarget } from '../../src/migration/load-target.js'
 import { completeParameters } from '../../src/migration/parameters.js'
+import { ProgramLoad, programDevices } from '../../src/migration/program-state.js'
 import type { RamBlock } from '../../src/ram/block.js'
 import type { LoadBlock } from '../../src/ram/load-block.js'
 import { CHANNEL, CHANNEL_STATE } from '../../src/shm/layout.js'
@@ -72,13 +73,16 @@ export function receiveChannel(fd: number, blocks: LoadBlock[], agreed: MethodNa
   }
 }
 
-/** Receives into given blocks as a program does, and keeps device state as a snapshot does. */
+/** Receives into given blocks as a program without devices does, or keeps device state as a snapshot does. */
 export class ArenaTarget implements LoadTarget {
   readonly keepsDeviceState: boolean
   readonly #program: ProgramTarget
 
   constructor(blocks: RamBlock[], machineType: string, keepsDeviceState = true) {
-    this.#program = new ProgramTarget(blocks, machineType)
+    const load = new ProgramLoad(blocks, programDevices([]), false)
+    this.#program = new ProgramTarget(blocks, machineType, (message) => {
+      if (message.type === 'load-devices') load.finish(message.deviceState)
+    })
     this.keepsDeviceState = keepsDeviceState
   }
 
@@ -86,7 +90,9 @@ export class ArenaTarget implements LoadTarget {
     return this.#program.setUp(setup)
   }
 
-  complete(): void {}
+  complete(state: LoadedState): void {
+    if (!this.keepsDeviceState) this.#program.complete(state)
+  }
 
   close(): void {}
 }
@@ -118,7 +124,12 @@ export function receiveMain(fd: number, makeTarget: () => LoadTarget, channels: 
 export function receiveDeviceState(fd: number, ramSectionId: number): Ending {
   const channel = openChannel(fd, 'main')
   try {
-    readDeviceState(new StreamReader(channel), { ramSectionId, keep: true, staysOpen: false })
+    readDeviceState(new StreamReader(channel), {
+      ramSectionId,
+      staysOpen: false,
+      moreComes: () => false,
+      checkedLater: false,
+    })
     return { code: 'end' }
   } catch (thrown) {
     return endingOf(thrown)
@@ -133,6 +144,7 @@ export const PEER_CODES: ReadonlySet<string> = new Set([
   'ERR_MULTIFD_BARRIER',
   'ERR_MULTIFD_BLOCK',
   'ERR_MULTIFD_CLOSED',
+  'ERR_MULTIFD_DEVICE',
   'ERR_MULTIFD_MACHINE',
   'ERR_MULTIFD_PROTOCOL',
   'ERR_MULTIFD_TRUNCATED',

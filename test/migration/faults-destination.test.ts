@@ -879,15 +879,16 @@ const endings: Case[] = [
   {
     title: 'a device comes that this side has not',
     only: 'program',
-    code: 'ERR_MULTIFD_UNSUPPORTED',
-    says: /section 'timer': this side has no such device/,
+    code: 'ERR_MULTIFD_DEVICE',
+    says: /section 'timer' 0: this side has no such device/,
     async play(source) {
       await source.begin()
       source.everyPage(1)
       source.barrier('end')
       const section = ramIntroduction('timer', 1)
       section[0] = 4
-      source.main.send(section)
+      // Nor is it in the description.
+      source.main.send(Buffer.concat([section, streamEnd()]))
     },
   },
   {

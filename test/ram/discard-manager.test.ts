@@ -5,11 +5,25 @@ import { ftruncateSync, mkdtempSync, openSync, rmSync, statSync, writeFileSync }
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { MigrationDestination, MigrationSource, RamBlock, type RamDiscardManager } from '../../src/index.js'
-import { earlyStateOf, loadEarlyState } from '../../src/ram/early-state.js'
+import {
+  MigrationDestination,
+  MigrationSource,
+  RamBlock,
+  type RamDiscardManager,
+  type vmstate,
+} from '../../src/index.js'
+import { sparseDevices } from '../../src/migration/sparse-device.js'
+import { viewOf } from '../../src/wire/bytes.js'
 import { MemoryReader } from '../../src/wire/reader.js'
-import { decodeVirtioMemEarly, encodeVirtioMemEarly, virtioMemEarlySize } from '../../src/wire/virtio-mem.js'
+import {
+  decodeFooter,
+  decodeSectionHeader,
+  type SectionIntroduction,
+  sectionHeaderSize,
+} from '../../src/wire/stream.js'
+import { decodeVirtioMemEarly, isPlugged } from '../../src/wire/virtio-mem.js'
 import { noKernelLog } from '../support/kernel.js'
+import { loadDevices, saveDevices } from '../vmstate/helpers.js'
 
 const PAGE = 4096
 const MIB = 2 ** 20
@@ -202,10 +216,12 @@ t.test('a backing that was preallocated is refused, and why', (t) => {
   t.end()
 })
 
-function overTheWire(block: Sparse) {
-  const bytes = new Uint8Array(virtioMemEarlySize(block.size, block.discardManager.granuleSize))
-  encodeVirtioMemEarly(new DataView(bytes.buffer), 0, earlyStateOf(block))
-  return decodeVirtioMemEarly(new MemoryReader(bytes))
+/** Saves the early state of one block, lets it be spoilt, and loads it into another. */
+function carry(from: RamBlock, to: RamBlock, spoil: (payload: DataView) => void = () => {}): void {
+  const { early } = saveDevices(sparseDevices([from]))
+  const bytes = early.slice()
+  spoil(viewOf(bytes.subarray(sectionHeaderSize(`${from.idstr}/virtio-mem-device-early`))))
+  loadDevices(sparseDevices([to]), { early: bytes, full: new Uint8Array() })
 }
 
 t.test('the early state makes the other side the same, and what never changes must be the same', (t) => {
@@ -221,36 +237,65 @@ t.test('the early state makes the other side the same, and what never changes mu
     discarded: (offset) => heard.push(`-${offset / PAGE}`),
   })
   heard.length = 0
-  loadEarlyState(theirs, overTheWire(ours))
+  carry(ours, theirs)
   t.same(heard, ['+0', '-5', '-6', '+8', '+63', '+64', '+65', '+130'])
   t.same(replayed(theirs, true), replayed(ours, true))
   t.equal(theirs.bytes()[5 * PAGE], 0)
 
-  const state = overTheWire(ours)
-  const refused = (change: object, code: string, message: RegExp): unknown =>
-    t.throws(() => loadEarlyState(theirs, { ...state, ...change }), { code, message })
-  refused({ addr: 0 }, 'ERR_MULTIFD_BLOCK', /address 0 at the source, 67108864 here/)
-  refused({ regionSize: 132 * PAGE }, 'ERR_MULTIFD_BLOCK', /size/)
-  refused({ blockSize: 2 * PAGE }, 'ERR_MULTIFD_BLOCK', /granule size/)
-  refused({ node: 1 }, 'ERR_MULTIFD_BLOCK', /node/)
-  refused({ size: 6 * PAGE }, 'ERR_MULTIFD_PROTOCOL', /24576 bytes populated, its map says 28672/)
-  const past = state.bitmap.slice()
-  past[16] = 1
-  refused({ bitmap: past }, 'ERR_MULTIFD_PROTOCOL', /past its end/)
-  const plain = RamBlock.allocate({ idstr: 'dimm', size: 131 * PAGE })
-  t.throws(() => loadEarlyState(plain, state), { code: 'ERR_MULTIFD_BLOCK', message: /not sparse/ })
-  theirs.discardManager.hold()
-  t.throws(() => loadEarlyState(theirs, { ...state, size: 0, bitmap: new Uint8Array(24) }), {
-    code: 'ERR_MULTIFD_STATE',
+  const refused = (spoil: (payload: DataView) => void, code: string, message: RegExp): unknown =>
+    t.throws(() => carry(ours, theirs, spoil), { code, message })
+  refused((view) => view.setUint32(4, 0), 'ERR_MULTIFD_BLOCK', /'dimm': address 0 at the source, 67108864 here/)
+  refused((view) => view.setUint32(12, 132 * PAGE), 'ERR_MULTIFD_BLOCK', /: size 540672 at the source, 536576 here/)
+  refused((view) => view.setUint32(20, 2 * PAGE), 'ERR_MULTIFD_BLOCK', /granule size 8192 at the source, 4096 here/)
+  refused((view) => view.setUint32(24, 1), 'ERR_MULTIFD_PROTOCOL', /node is 1, expected 0/)
+  refused((view) => view.setUint32(32, 6 * PAGE), 'ERR_MULTIFD_PROTOCOL', /24576 bytes populated, its map says 28672/)
+  // Granule 131 of 131: bit 3 of the third word.
+  refused((view) => view.setUint8(36 + 23, view.getUint8(36 + 23) | 8), 'ERR_MULTIFD_PROTOCOL', /bitmap/)
+  t.throws(() => carry(ours, RamBlock.allocate({ idstr: 'dimm', size: 131 * PAGE })), {
+    code: 'ERR_MULTIFD_DEVICE',
+    message: /'dimm\/virtio-mem-device-early' 0: this side has no such device/,
   })
+  const held = sparse(131 * PAGE, shape)
+  held.discardManager.hold()
+  t.throws(() => carry(ours, held), { code: 'ERR_MULTIFD_STATE' })
   t.same(replayed(theirs, true), replayed(ours, true), 'nothing changed by what was refused')
   t.end()
 })
 
-async function migrate(t: Test, ours: Sparse, theirs: Sparse, hooks: { stop?(): void } = {}) {
-  const destination = new MigrationDestination({ ram: [theirs] })
+t.test("it is QEMU's virtio-mem section", (t) => {
+  const block = sparse(131 * PAGE, { granuleSize: PAGE, address: 64 * MIB })
+  block.discardManager.populate(7 * PAGE, 58 * PAGE)
+  const { early } = saveDevices(sparseDevices([block]))
+  const reader = new MemoryReader(early)
+  const header = decodeSectionHeader(reader) as SectionIntroduction
+  t.equal(header.idstr, 'dimm/virtio-mem-device-early')
+  const { bitmap, ...state } = decodeVirtioMemEarly(reader)
+  t.same(state, { addr: 64 * MIB, regionSize: 131 * PAGE, blockSize: PAGE, node: 0, size: 58 * PAGE })
+  const plugged = Array.from({ length: 192 }, (_, granule) => granule).filter((granule) => isPlugged(bitmap, granule))
+  t.same([plugged[0], plugged.at(-1), plugged.length], [7, 64, 58])
+  decodeFooter(reader, header.sectionId)
+  t.equal(reader.remaining, 0)
+  t.end()
+})
+
+t.test("a sparse block's name leaves room for its section's", (t) => {
+  const named = (length: number): RamBlock =>
+    RamBlock.allocate({ idstr: 'x'.repeat(length), size: MIB, discardManager: { granuleSize: PAGE } })
+  t.doesNotThrow(() => new MigrationSource({ ram: [named(231)] }))
+  t.throws(() => new MigrationSource({ ram: [named(232)] }), { code: 'ERR_MULTIFD_ARGUMENT', message: /231 bytes/ })
+  t.end()
+})
+
+async function migrate(
+  t: Test,
+  ours: Sparse,
+  theirs: Sparse,
+  hooks: { stop?(): void } = {},
+  devices: vmstate.Device[] = [],
+) {
+  const destination = new MigrationDestination({ ram: [theirs], devices })
   t.teardown(() => destination.close())
-  const source = new MigrationSource({ ram: [ours] })
+  const source = new MigrationSource({ ram: [ours], devices })
   const uri = await destination.listen('tcp:127.0.0.1:0')
   const [sent, received] = await Promise.allSettled([source.migrate(uri, hooks), destination.completed])
   return { sent, received }
@@ -284,25 +329,59 @@ for (const dirtyLog of ['explicit', 'kernel'] as const) {
   })
 }
 
-t.test('a page for a granule that is discarded here fails the migration', async (t) => {
+t.test('what is plugged here follows the source, before its pages come', async (t) => {
   const [ours, theirs] = [sparse(), sparse()]
   ours.discardManager.populate(0, 2 * MIB)
-  theirs.discardManager.populate(0, MIB)
-  const { received } = await migrate(t, ours, theirs)
-  t.match(received, {
-    status: 'rejected',
-    reason: { code: 'ERR_MULTIFD_PROTOCOL', message: /granule that is discarded here/ },
+  ours.bytes(0, 2 * MIB).fill(7)
+  theirs.discardManager.populate(MIB, 4 * MIB)
+  theirs.bytes(MIB, 4 * MIB).fill(9)
+  const heard: string[] = []
+  const megabytes = (offset: number, length: number): string => `${offset / MIB}+${length / MIB}`
+  theirs.discardManager.addListener({
+    populated: (offset, length) => heard.push(`has ${megabytes(offset, length)}`),
+    discarded: (offset, length) => heard.push(`lost ${megabytes(offset, length)}`),
   })
-  t.doesNotThrow(() => ours.discardManager.populate(7 * MIB, MIB), 'a failed migration holds nothing')
+  heard.length = 0
+  const look = (): unknown =>
+    t.throws(() => theirs.discardManager.populate(0, MIB), { code: 'ERR_MULTIFD_STATE' }, 'held while pages come')
+  const device = { idstr: 'look', version: 1, save: () => 1, load: look }
+  const { sent, received } = await migrate(t, ours, theirs, {}, [device])
+  t.match(sent, { status: 'fulfilled' })
+  t.match(received, { status: 'fulfilled' })
+  t.same(replayed(theirs, true), replayed(ours, true), 'the same map')
+  t.equal(Buffer.compare(theirs.bytes(), ours.bytes()), 0, 'the same content')
+  t.equal(theirs.residentBytes(2 * MIB, theirs.size - 2 * MIB), 0, 'what is unplugged takes no memory')
+  t.ok(heard.length > 0 && heard.every((line) => /^(has 0|lost [234])/.test(line)), heard.join(', '))
+  t.doesNotThrow(() => theirs.discardManager.populate(7 * MIB, MIB), 'and it is free again')
 })
 
-t.test('populated pages that do not come fail it', async (t) => {
-  const [ours, theirs] = [sparse(), sparse()]
-  ours.discardManager.populate(0, MIB)
-  theirs.discardManager.populate(0, 2 * MIB)
-  const { received } = await migrate(t, ours, theirs)
-  t.match(received, {
+t.test('what never changes is compared before any page comes', async (t) => {
+  for (const [change, message] of [
+    [{ granuleSize: 2 * MIB }, /granule size 1048576 at the source, 2097152 here/],
+    [{ address: 64 * MIB }, /address 0 at the source, 67108864 here/],
+  ] as const) {
+    const [ours, theirs] = [sparse(), sparse(8 * MIB, change)]
+    ours.discardManager.populate(0, 2 * MIB)
+    ours.bytes(0, 2 * MIB).fill(7)
+    const { sent, received } = await migrate(t, ours, theirs)
+    t.match(received, { status: 'rejected', reason: { code: 'ERR_MULTIFD_BLOCK', message } })
+    t.match(sent, { status: 'rejected', reason: { code: /CLOSED|REMOTE/ } })
+    t.equal(theirs.residentBytes(0, theirs.size), 0, 'nothing was touched')
+    t.doesNotThrow(() => ours.discardManager.populate(6 * MIB, 2 * MIB), 'a failed migration holds nothing')
+    t.doesNotThrow(() => theirs.discardManager.populate(6 * MIB, 2 * MIB))
+  }
+})
+
+t.test('a block that is sparse on one side only is refused by name', async (t) => {
+  const plain = (): RamBlock => RamBlock.allocate({ idstr: 'dimm', size: 8 * MIB })
+  const ours = await migrate(t, sparse(), plain() as Sparse)
+  t.match(ours.received, {
     status: 'rejected',
-    reason: { code: 'ERR_MULTIFD_BLOCK', message: /256 of 2048 pages.*0x100000/ },
+    reason: { code: 'ERR_MULTIFD_DEVICE', message: /'dimm\/virtio-mem-device-early' 0: this side has no such device/ },
+  })
+  const theirs = await migrate(t, plain() as Sparse, sparse())
+  t.match(theirs.received, {
+    status: 'rejected',
+    reason: { code: 'ERR_MULTIFD_DEVICE', message: /has sent no section 'dimm\/virtio-mem-device-early' 0/ },
   })
 })

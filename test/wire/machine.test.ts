@@ -29,7 +29,7 @@ t.test('names without a version of QEMU', async (t) => {
   }
 })
 
-t.test('the dialect changes at 8.1, 9.0 and 10.0', async (t) => {
+t.test('the dialect changes at 8.1, 9.0, 10.0 and 11.1', async (t) => {
   const cases: [string, string, string, boolean, boolean][] = [
     ['pc-q35-2.10.1', 'per-section', 'legacy', false, false],
     ['pc-i440fx-7.2', 'per-section', 'legacy', false, false],
@@ -39,12 +39,18 @@ t.test('the dialect changes at 8.1, 9.0 and 10.0', async (t) => {
     ['virt-9.0', 'per-round', 'multifd', false, false],
     ['virt-9.2', 'per-round', 'multifd', false, false],
     ['pc-q35-10.0', 'per-round', 'multifd', true, true],
+    ['pc-i440fx-11.0', 'per-round', 'multifd', true, true],
     ['pc-i440fx-11.1', 'per-round', 'multifd', true, true],
   ]
   for (const [name, flush, zeroPages, switchoverStart, tlsCleanTermination] of cases) {
     const { major, minor } = parseMachineType(name) ?? {}
     const minimumQemu = `${major}.${minor}`
-    t.same(dialectOf(name), { flush, zeroPages, switchoverStart, tlsCleanTermination, minimumQemu }, name)
+    const switchoverAck = name === 'pc-i440fx-11.1' ? 'where wanted' : 'always'
+    t.same(
+      dialectOf(name),
+      { flush, zeroPages, switchoverStart, tlsCleanTermination, switchoverAck, minimumQemu },
+      name,
+    )
   }
 })
 
@@ -55,6 +61,7 @@ t.test('without a version it is the newest, without SWITCHOVER_START', async (t)
       zeroPages: 'multifd',
       switchoverStart: false,
       tlsCleanTermination: true,
+      switchoverAck: 'where wanted',
     })
   }
 })
