@@ -9,8 +9,8 @@ export type CoordinatorMessage =
   | { type: 'status'; status: MigrationStatus }
   | { type: 'pass'; info: PassInfo }
   | { type: 'figures'; figures: Partial<Figures> }
-  /** Source: asks for the program to be stopped; answered through the semaphore. */
-  | { type: 'stop-program' }
+  /** Source: asks, at a time of the monotonic clock, for the program to be stopped; answered through the semaphore. */
+  | { type: 'stop-program'; at: number }
   /** Source: a channel that had no thread needs one. */
   | { type: 'start-channel'; channel: number }
   /** Destination: asks for the program's blocks to be made resident; answered through the semaphore. */

@@ -3,7 +3,7 @@
 const BURST_MS = 5
 
 export class Pacer {
-  readonly #bytesPerMs: number
+  #bytesPerMs: number
   // Bytes that may be sent now; below zero they are owed.
   #allowance = 0
   #filledAt = 0
@@ -19,6 +19,11 @@ export class Pacer {
   restart(): void {
     this.#allowance = 0
     this.#filledAt = performance.now()
+  }
+
+  /** Holds nothing back from now on. */
+  free(): void {
+    this.#bytesPerMs = 0
   }
 
   /**

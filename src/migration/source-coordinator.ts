@@ -6,6 +6,7 @@ import { connectTo } from '../io/connect.js'
 import { DescriptorChannel } from '../io/descriptor-channel.js'
 import { IoVector } from '../io/iovec.js'
 import { StreamWriter } from '../io/stream-writer.js'
+import { monotonicMs } from '../os/clock.js'
 import { PinnedBuffer } from '../os/memory.js'
 import { isOpen, type SocketAddress } from '../os/socket.js'
 import { RamBlock, type RamBlockHandle } from '../ram/block.js'
@@ -26,6 +27,7 @@ import {
 } from '../wire/stream.js'
 import { agreeOnMethod } from './agreement.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
+import { expectedDowntimeOf, fits } from './downtime.js'
 import { RamSave } from './ram-save.js'
 import { ReturnPath } from './return-path.js'
 import { SendChannels } from './send-channels.js'
@@ -209,7 +211,9 @@ class SourceRun {
       this.#returnPath?.poll()
       const durationMs = Math.max(performance.now() - began, 0.001)
       const bytes = shm.sum(COUNTER.bytes, true) - bytesBefore
+      const synchroniseBegan = performance.now()
       const added = this.#ram.synchronise()
+      const synchroniseMs = performance.now() - synchroniseBegan
       const dirtyPagesRate = (added * 1000) / durationMs
       shm.setCounter(place, COUNTER.dirtyPagesRate, dirtyPagesRate)
       const remainingPages = this.#ram.pendingPages
@@ -217,14 +221,15 @@ class SourceRun {
       // Compressed pages are more than the bytes they take.
       const data = (shm.sum(COUNTER.normalPages, true) - dataBefore) * this.#ram.pageSize
       const left = remainingPages * this.#ram.bytesPerPage(bytes)
-      const expectedDowntime = (left * durationMs) / Math.max(bytes, data)
+      const costs = { pagesMs: (left * durationMs) / Math.max(bytes, data), synchroniseMs }
+      const expectedDowntime = expectedDowntimeOf(costs)
       const bandwidth = (bytes * 1000) / durationMs
       this.#coordinator.tell({
         type: 'pass',
         info: { pass, pages, bytes, durationMs, bandwidth, remainingPages, dirtyPagesRate, expectedDowntime },
       })
       this.#coordinator.tell({ type: 'figures', figures: { expectedDowntime } })
-      if (remainingPages === 0 || expectedDowntime <= parameters.downtimeLimit) return
+      if (remainingPages === 0 || fits(costs, parameters.downtimeLimit)) return
     }
   }
 
@@ -232,7 +237,7 @@ class SourceRun {
     const { shm } = this.#coordinator
     const stopped = performance.now()
     this.#coordinator.tell({ type: 'status', status: 'device' })
-    if (this.#plan.stopProgram) this.#coordinator.ask({ type: 'stop-program' })
+    if (this.#plan.stopProgram) this.#coordinator.ask({ type: 'stop-program', at: monotonicMs() })
     shm.count(shm.coordinatorPlace, COUNTER.passes, 1)
     this.#ram.synchronise()
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, this.#ram.pendingPages * this.#ram.pageSize)

@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os'
 import { MultifdError } from '../errors.js'
 import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js'
 import type { Logger } from '../log.js'
+import { monotonicMs } from '../os/clock.js'
 import { isStreamSocket } from '../os/socket.js'
 import type { RamBlock } from '../ram/block.js'
 import { BlockGuard } from '../ram/block-guard.js'
@@ -124,7 +125,9 @@ export class MigrationSource extends Migration {
         signal: options.signal,
         onMessage: (message, threads) => {
           if (message.type === 'pass') checkBlocks(guard, threads)
-          if (message.type === 'stop-program') this.#stopping = this.#stopProgram(options, threads, guard)
+          if (message.type !== 'stop-program') return
+          this.ranOn = monotonicMs() - message.at
+          this.#stopping = this.#stopProgram(options, threads, guard)
         },
       })
     } catch (error) {
@@ -168,8 +171,8 @@ function checkBlocks(guard: BlockGuard, threads: MigrationThreads): boolean {
   }
 }
 
-// A program without devices: the end mark, and a description that lists none.
-function emptyStream(ram: RamBlock[]): StreamExtras {
+/** Of a program without devices: the end mark, and a description that lists none. */
+export function emptyStream(ram: RamBlock[]): StreamExtras {
   const json = new TextEncoder().encode(JSON.stringify({ page_size: ram[0]?.pageSize ?? 4096, devices: [] }))
   const deviceState = new Uint8Array(1 + 5 + json.length)
   const view = new DataView(deviceState.buffer)
