@@ -9,12 +9,19 @@ export interface Possessions {
   memory: number
 }
 
-export function look(pid: number): Possessions {
+/** @param blockBytes of the store's block, which is not counted: it has what the clients put there */
+export function look(pid: number, blockBytes: number): Possessions {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8')
   const of = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1])
-  // The store's block is shared anonymous memory or private, by the engine's choice: all that is not a file's counts.
-  const memory = (of('RssAnon') + of('RssShmem')) / 1024
+  const memory = (of('RssAnon') + of('RssShmem') - residentOf(pid, blockBytes)) / 1024
   return { descriptors: readdirSync(`/proc/${pid}/fd`).length, threads: of('Threads'), memory }
+}
+
+// Of the mapping that has just this size: KiB that are resident.
+function residentOf(pid: number, bytes: number): number {
+  const maps = readFileSync(`/proc/${pid}/smaps`, 'utf8')
+  const [, rss = '0'] = new RegExp(`^Size: +${bytes / 1024} kB\\n(?:.*\\n){2}Rss: +(\\d+) kB`, 'm').exec(maps) ?? []
+  return Number(rss)
 }
 
 /** How much a process has more at its last looks than at its first ones: the least of each third. */

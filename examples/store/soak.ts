@@ -21,6 +21,8 @@ const { values } = parseArgs({
   },
 })
 
+const { size, channels, 'downtime-limit': limit, 'max-bandwidth': bandwidth } = values
+
 /** What the processes may have more at the end than at first. Before so many moves, it is their start that is seen. */
 const GROWTH_MIB = 16
 const JUDGED_FROM = 12
@@ -54,7 +56,8 @@ async function soak(store: Store): Promise<boolean> {
     await sleep(SETTLE_MS)
     moves.push(moved)
     pauses.push(load.takeLongestPause())
-    for (const pid of [store.pid, moved.from, moved.to]) looks.set(pid, [...(looks.get(pid) ?? []), look(pid)])
+    for (const pid of [store.pid, moved.from, moved.to])
+      looks.set(pid, [...(looks.get(pid) ?? []), look(pid, Number(size) * 2 ** 20)])
     const { totalTime, passes, downtime, pause } = moved
     const times = `${totalTime.toFixed(0)} ms, ${passes} passes, downtime ${downtime.toFixed(1)} ms, pause ${pause.toFixed(1)} ms`
     console.log(`move ${move}: ${times}; longest wait of a client ${pauses.at(-1)!.toFixed(1)} ms`)
@@ -94,7 +97,6 @@ function signed(value: number): string {
   return `${value > 0 ? '+' : ''}${Math.round(value)}`
 }
 
-const { size, channels, 'downtime-limit': limit, 'max-bandwidth': bandwidth } = values
 const store = new Store({ size, channels, 'downtime-limit': limit, 'max-bandwidth': bandwidth })
 try {
   process.exitCode = (await soak(store)) ? 0 : 1

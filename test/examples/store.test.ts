@@ -222,7 +222,7 @@ t.test('where the other process dies the store stays, and moves later', { skip }
   await sleep(100)
   process.kill(other!, 'SIGKILL')
   const { message } = await store.expect('failed')
-  t.match(message, /ended \(SIGKILL\)|closed|reset/)
+  t.match(message, /ended \(SIGKILL\)|the peer is gone|closed|reset/)
   await sleep(200)
   const report = await load.finish()
   t.same(report.wrong, [])
