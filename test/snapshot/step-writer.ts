@@ -8,6 +8,9 @@ const PAGE = 4096
 const WORD = { state: 0, writes: 1, halted: 2 } as const
 const STATE = { running: 0, halt: 1, end: 2 } as const
 
+const ROUNDS_A_TURN = 4
+const TURN_MS = 1
+
 /** Pages of the group that a writer changes one after the other, all to the same number, before it begins anew. */
 export const GROUP = 8
 
@@ -84,6 +87,8 @@ function write({ handle, control: shared, first, count }: StepTask): void {
     return Atomics.load(control, WORD.state) !== STATE.end
   }
   for (let round = 1; ; round++) {
+    // Others want the processor too.
+    if (round % ROUNDS_A_TURN === 0) Atomics.wait(control, WORD.state, STATE.running, TURN_MS)
     for (let page = 0; page < GROUP; page++) if (!put(page, 0, round)) return
     for (let i = 0; i < 4; i++) {
       if (!put(GROUP + Math.floor(Math.random() * (count - GROUP)), Math.floor(Math.random() * 1024), round)) return
