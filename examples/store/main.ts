@@ -118,6 +118,9 @@ class Supervisor {
   }
 }
 
+// With --json a program has started it, and holds its standard input.
+if (values.json) process.stdin.on('end', () => process.exit()).resume()
+
 const supervisor = new Supervisor()
 const listener = createServer({ pauseOnConnect: true }, (socket) => supervisor.connect(socket))
 listener.listen(Number(values.port), '127.0.0.1', async () => {

@@ -22,7 +22,8 @@ export class Store {
   constructor(options: Record<string, string>) {
     const main = fileURLToPath(new URL('./main.js', import.meta.url))
     const args = Object.entries({ port: '0', ...options }).flatMap(([name, value]) => [`--${name}`, value])
-    this.#child = spawn(process.execPath, [main, '--json', ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+    // It ends when its standard input does: with this process, whatever ends that.
+    this.#child = spawn(process.execPath, [main, '--json', ...args], { stdio: ['pipe', 'pipe', 'inherit'] })
     this.#lines = createInterface(this.#child.stdout!)[Symbol.asyncIterator]()
   }
 
