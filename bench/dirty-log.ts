@@ -1,6 +1,7 @@
 // What a dirty log costs: the program at each write, and the migration at each look. `node dist/bench/dirty-log.js`
 //
-// Every figure stands beside the same loop over memory that nobody tracks, in the same run.
+// Every figure stands beside the same loop over memory that nobody tracks, in the same run: the first write to a page after
+// a look, the look itself, and what a program that only writes loses by both.
 
 import { RamBlock } from '../src/index.js'
 import { dirtyLogOf } from '../src/ram/dirty-log.js'
@@ -34,6 +35,31 @@ function row(name: string, ms: number, over: string, base: number, pages = SIZE 
   )
 }
 
+const SECOND_MS = 1000
+const LOOK_EVERY_MS = 100
+const WRITES_AT_ONCE = 10_000
+
+/** Writes a second of a program that does nothing else, at random in the first `bytes`, with a look now and then. */
+function writesPerSecond(bytes: number, write: (at: number) => void, look: () => void): number {
+  const began = performance.now()
+  let looked = began
+  let writes = 0
+  for (;;) {
+    for (let i = 0; i < WRITES_AT_ONCE; i++) write(4 * Math.floor((Math.random() * bytes) / 4))
+    writes += WRITES_AT_ONCE
+    const now = performance.now()
+    if (now - began >= SECOND_MS) return (writes * 1000) / (now - began)
+    if (now - looked < LOOK_EVERY_MS) continue
+    look()
+    looked = performance.now()
+  }
+}
+
+function overall(name: string, tracked: number, plain: number): void {
+  const millions = `${(tracked / 1e6).toFixed(1)} million writes/s`
+  console.log(`  ${name.padEnd(44)} ${millions.padStart(27)}   ${(tracked / plain).toFixed(2)} × untracked`)
+}
+
 for (const dirtyLog of ['explicit', 'kernel'] as const) {
   const block = RamBlock.allocate({ idstr: 'heap', size: SIZE, dirtyLog, prealloc: true })
   const words = new Int32Array(block.memory!)
@@ -55,6 +81,21 @@ for (const dirtyLog of ['explicit', 'kernel'] as const) {
       log.synchronise(bitmap)
       bitmap.drain(128, () => {})
     })
+  const writeAt = (at: number): void => {
+    words[at / 4]!++
+  }
+  const changeAt = (at: number): void => {
+    words[at / 4]!++
+    if (dirtyLog === 'explicit') block.markDirty(at, 4)
+  }
+  // What is compiled meanwhile is none of either's cost.
+  for (const write of [writeAt, changeAt, writeAt, changeAt]) writesPerSecond(SIZE, write, () => {})
+  const sets = { all: SIZE, some: SIZE / 16, few: SIZE / 1024 }
+  const untracked = rounds(() => ({
+    all: writesPerSecond(sets.all, writeAt, () => {}),
+    some: writesPerSecond(sets.some, writeAt, () => {}),
+    few: writesPerSecond(sets.few, writeAt, () => {}),
+  }))
   const { plain, read } = rounds(() => ({
     plain: timed(() => write(PAGE)),
     read: timed(() => {
@@ -70,6 +111,11 @@ for (const dirtyLog of ['explicit', 'kernel'] as const) {
     const half = look()
     return { first, again, all, half, clean: look() }
   })
+  const tracked = rounds(() => ({
+    all: writesPerSecond(sets.all, changeAt, look),
+    some: writesPerSecond(sets.some, changeAt, look),
+    few: writesPerSecond(sets.few, changeAt, look),
+  }))
   const stop = timed(() => log.stop())
   console.log(`${dirtyLog}, ${SIZE / 2 ** 20} MiB:`)
   row('a write to each page, nothing tracked', plain, 'itself', plain)
@@ -81,5 +127,9 @@ for (const dirtyLog of ['explicit', 'kernel'] as const) {
   row('a look, every second page written', figures.half, 'reading', read)
   row('start', start, 'reading', read)
   row('stop', stop, 'reading', read)
+  console.log(`  a program that writes all the time, looked at every ${LOOK_EVERY_MS} ms:`)
+  for (const set of ['all', 'some', 'few'] as const) {
+    overall(`  at random in ${sets[set] / 2 ** 20} MiB`, tracked[set], untracked[set])
+  }
   if (sum === 1) console.log(sum)
 }

@@ -17,5 +17,6 @@ export { readSnapshot, type Snapshot, type SnapshotBlock } from './snapshot/file
 export { Guest, GuestReceiver, type ReceiveGuestOptions, type SendGuestOptions } from './snapshot/guest.js'
 export { type InspectedBlock, type InspectedDevice, inspectSnapshot, type SnapshotInfo } from './snapshot/inspect.js'
 export { type ReceiveSnapshotOptions, SnapshotReceiver } from './snapshot/receive.js'
+export { type SavedSnapshot, type SaveSnapshotOptions, saveSnapshot } from './snapshot/save.js'
 export { type SendSnapshotOptions, SnapshotSender } from './snapshot/send.js'
 export * as vmstate from './vmstate/index.js'

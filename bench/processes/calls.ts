@@ -39,6 +39,14 @@ export interface DestinationCalls {
   digest(argument: null): string
 }
 
+/** The process that the program of the downtime bench moves to. */
+export interface DowntimeCalls {
+  /** Returns the URI, once connections are accepted. */
+  listen(options: { size: number; channels: number }): Promise<string>
+  /** Lets the program go on once everything came; returns when it did, ms of the system's monotonic clock. */
+  goOn(argument: null): Promise<number>
+}
+
 const SAMPLES = 256
 
 /** RAM of so many bytes: one block, or as many as it takes. */

@@ -5,6 +5,7 @@ import { MultifdError } from '../errors.js'
 import { MigrationSource } from '../migration/source.js'
 import type { MigrationStatistics, PassInfo } from '../migration/statistics.js'
 import { RamBlock } from '../ram/block.js'
+import { type DirtyLogKind, requireDirtyLog } from '../ram/dirty-log.js'
 import { DEMO_BLOCK } from './demo/destination.js'
 import { checksum, MIXTURE } from './demo/memory.js'
 import { DemoDestination, DemoWriter } from './demo/peers.js'
@@ -18,7 +19,15 @@ interface Options {
   channels: number
   dirtyRate: number
   downtimeLimit: number
+  dirtyLog: DirtyLogKind | 'auto'
   json?: true
+}
+
+/** How the migration learns what the program changes. */
+interface ChosenLog {
+  kind: DirtyLogKind
+  /** Why it is not the kernel's, where that was to be had if possible. */
+  reason?: string
 }
 
 interface Outcome {
@@ -36,7 +45,8 @@ const ENOUGH_PROGRESS = 0.6
 
 const NOTES = `
 The source is this process, the destination another one. A thread goes on writing to the memory until what is
-left fits the downtime limit; then it stops, the rest goes, and the checksums of both sides are compared.
+left fits the downtime limit; then it stops, the rest goes, and the checksums of both sides are compared. The
+kernel tells what the thread writes; where it can not (before Linux 6.7, or not allowed) the thread says it.
 Exit status: 0 equal, 1 failed, 2 wrong usage, 130 interrupted.`
 
 export function demoCommand(program: Command): void {
@@ -55,6 +65,11 @@ export function demoCommand(program: Command): void {
         .default(20)
         .argParser(whole(0, 2_000_000)),
     )
+    .addOption(
+      new Option('--dirty-log <kind>', "who tells what the program changes: the kernel, or the program ('explicit')")
+        .choices(['auto', 'kernel', 'explicit'])
+        .default('auto'),
+    )
     .option('--json', 'print one JSON object at the end on standard output, and nothing else there')
     .addHelpText('after', NOTES)
     .action(run)
@@ -70,13 +85,15 @@ async function run(options: Options): Promise<void> {
   using interrupt = onInterrupt()
   const screen = new Screen(options.json ?? false)
   let source: MigrationSource | undefined
+  let log: ChosenLog | undefined
   let outcome: Outcome | undefined
   let error: MultifdError | undefined
   try {
-    const block = RamBlock.allocate({ idstr: DEMO_BLOCK, size: options.size })
+    log = chooseLog(options.dirtyLog)
+    const block = RamBlock.allocate({ idstr: DEMO_BLOCK, size: options.size, dirtyLog: log.kind })
     const { channels: multifdChannels, downtimeLimit } = options
     source = new MigrationSource({ ram: [block], parameters: { multifdChannels, downtimeLimit } })
-    outcome = await new Demo(options, block, source, screen).run(interrupt.signal)
+    outcome = await new Demo(options, log, block, source, screen).run(interrupt.signal)
     if (!outcome.checksums.equal) error = new MultifdError('ERR_MULTIFD_INTERNAL', 'the two memories differ')
   } catch (thrown) {
     error = interrupt.signal.aborted ? aborted(thrown) : MultifdError.from(thrown)
@@ -84,24 +101,44 @@ async function run(options: Options): Promise<void> {
   if (options.json) {
     const { passes = [], checksums } = outcome ?? {}
     const result = resultObject(source?.statistics(), error)
-    printJson({ ...result, passes: kebabKeys(passes), ...(checksums === undefined ? {} : { checksums }) })
+    const dirtyLog = log && { 'dirty-log': log }
+    printJson({ ...result, ...dirtyLog, passes: kebabKeys(passes), ...(checksums === undefined ? {} : { checksums }) })
   }
   process.exitCode = error ? failure(error, interrupt.signal.aborted) : EXIT.completed
+}
+
+/** @throws MultifdError ERR_MULTIFD_UNSUPPORTED where the kernel's was asked for and can not be had */
+function chooseLog(wanted: Options['dirtyLog']): ChosenLog {
+  if (wanted === 'explicit') return { kind: 'explicit' }
+  try {
+    requireDirtyLog('kernel')
+    return { kind: 'kernel' }
+  } catch (error) {
+    if (wanted === 'kernel') throw error
+    return { kind: 'explicit', reason: (error as Error).message }
+  }
 }
 
 function aborted(cause: unknown): MultifdError {
   return new MultifdError('ERR_MULTIFD_ABORTED', 'the demo was interrupted', { cause })
 }
 
+function describeLog({ kind, reason }: ChosenLog): string {
+  if (kind === 'kernel') return 'kernel: the program writes as it likes'
+  return `explicit: the program says what it writes${reason === undefined ? '' : `; the kernel's: ${reason}`}`
+}
+
 class Demo {
   readonly #options: Options
+  readonly #log: ChosenLog
   readonly #block: RamBlock
   readonly #source: MigrationSource
   readonly #screen: Screen
   readonly #passes: PassInfo[] = []
 
-  constructor(options: Options, block: RamBlock, source: MigrationSource, screen: Screen) {
+  constructor(options: Options, log: ChosenLog, block: RamBlock, source: MigrationSource, screen: Screen) {
     this.#options = options
+    this.#log = log
     this.#block = block
     this.#source = source
     this.#screen = screen
@@ -118,7 +155,8 @@ class Demo {
       screen.live('  filling the memory …')
       const [uri] = await Promise.all([destination.uri(signal), writer.filled(signal)])
       screen.line(`  destination  process ${destination.pid}: ${uri}, ${channels} channels`)
-      screen.line(`  program      a thread that dirties ${rate(dirtyRate)}, may stand still for ${downtimeLimit} ms\n`)
+      screen.line(`  program      a thread that dirties ${rate(dirtyRate)}, may stand still for ${downtimeLimit} ms`)
+      screen.line(`  dirty log    ${describeLog(this.#log)}\n`)
       writer.start()
       const statistics = await this.#migrate(uri, writer, signal)
       screen.live('  comparing …')

@@ -4,6 +4,7 @@ import { MultifdError } from '../errors.js'
 import { COUNTER } from '../shm/layout.js'
 import { AutoConverge } from './auto-converge.js'
 import type { Coordinator } from './coordinator.js'
+import { expectedDowntimeOf, fits } from './downtime.js'
 import type { RamSave } from './ram-save.js'
 
 export class Convergence {
@@ -52,24 +53,26 @@ export class Convergence {
     // In pages and not in bytes: zero pages cost next to nothing to send, and some may be again. Compressed pages are more
     // than the bytes they take.
     const sent = Math.max(bytes, (shm.sum(COUNTER.normalPages, true) - this.#dataBefore) * this.#ram.pageSize)
-    const expected = (pending: number): number =>
+    const pagesMs = (pending: number): number =>
       ((pending / this.#ram.pageSize) * this.#ram.bytesPerPage(bytes) * durationMs) / sent
     // What is known to be too much needs no look at the logs, which would cost for nothing.
     const unsent = this.#ram.pendingEstimate
-    const pending = expected(unsent) > parameters.downtimeLimit ? unsent : this.#ram.pendingExact()
+    const synchroniseBegan = performance.now()
+    const pending = pagesMs(unsent) > parameters.downtimeLimit ? unsent : this.#ram.pendingExact()
+    const costs = { pagesMs: pagesMs(pending), synchroniseMs: performance.now() - synchroniseBegan }
     const dirtyPagesRate = (((pending - unsent) / this.#ram.pageSize) * 1000) / durationMs
     shm.setCounter(shm.coordinatorPlace, COUNTER.dirtyPagesRate, dirtyPagesRate)
     const remainingPages = pending / this.#ram.pageSize
-    const expectedDowntime = expected(pending)
-    const fits = remainingPages === 0 || expectedDowntime <= parameters.downtimeLimit
-    const converging = fits || remainingPages < this.#pages
+    const expectedDowntime = expectedDowntimeOf(costs)
+    const enough = remainingPages === 0 || fits(costs, parameters.downtimeLimit)
+    const converging = enough || remainingPages < this.#pages
     const [pass, pages, bandwidth] = [this.#pass, this.#pages, (bytes * 1000) / durationMs]
     this.#coordinator.tell({
       type: 'pass',
       info: { pass, pages, bytes, durationMs, bandwidth, remainingPages, dirtyPagesRate, expectedDowntime, converging },
     })
     this.#coordinator.tell({ type: 'figures', figures: { expectedDowntime, converging } })
-    if (fits) return true
+    if (enough) return true
     this.#slowDown(sent, pending - unsent, durationMs)
     return this.#atLimit(expectedDowntime)
   }

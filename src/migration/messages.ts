@@ -8,8 +8,9 @@ export type CoordinatorMessage =
   | { type: 'active' }
   | { type: 'pass'; info: PassInfo }
   | { type: 'figures'; figures: Partial<Figures> }
-  /** Source: asks for the program to be stopped, and its devices saved; answered with {@link SwitchoverAnswer}. */
-  | { type: 'switchover' }
+  /** Source: asks, at a time of the monotonic clock, for the program to be stopped, and its devices saved; answered with
+   * {@link SwitchoverAnswer}. */
+  | { type: 'switchover'; at: number }
   /** Source: the program is to go slower, by so much of its time. */
   | { type: 'throttle'; percentage: number }
   /** Source: a channel that had no thread needs one. */

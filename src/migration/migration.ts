@@ -36,6 +36,8 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   protected readonly logger: Logger
   protected readonly state: MigrationState
   readonly #cancellable = new Set<AbortController>()
+  /** How long the program ran on after the coordinator wanted it stopped, ms: no downtime of its. */
+  protected ranOn = 0
   #threads: MigrationThreads | undefined
   #figures: Partial<Figures> = {}
   #began = 0
@@ -135,6 +137,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     this.#doneTime = undefined
     this.#totalTime = undefined
     this.#figures = {}
+    this.ranOn = 0
     this.#pageSize = pageSize
     this.#totalBytes = totalBytes
     this.#xbzrleCacheSize = rest.side === 'src' && xbzrle ? xbzrleCacheSize : undefined
@@ -169,8 +172,13 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     return this.statistics()!
   }
 
+  #takeFigures({ downtime, ...figures }: Partial<Figures>): void {
+    Object.assign(this.#figures, figures)
+    if (downtime !== undefined) this.#figures.downtime = Math.max(0, downtime - this.ranOn)
+  }
+
   #hear(message: CoordinatorMessage): void {
-    if (message.type === 'figures') Object.assign(this.#figures, message.figures)
+    if (message.type === 'figures') this.#takeFigures(message.figures)
     else if (message.type === 'pass') this.emit('pass', message.info)
     else if (message.type === 'warning') this.logger.warn({}, message.text)
     else if (message.type === 'set-up') {

@@ -14,7 +14,7 @@ export function portionPages(maxBandwidth: number, pageSize: number, most: numbe
 }
 
 export class Pacer {
-  readonly #bytesPerMs: number
+  #bytesPerMs: number
   // Bytes that may be sent now; below zero they are owed.
   #allowance = 0
   #filledAt = 0
@@ -30,6 +30,11 @@ export class Pacer {
   restart(): void {
     this.#allowance = 0
     this.#filledAt = performance.now()
+  }
+
+  /** Holds nothing back from now on. */
+  free(): void {
+    this.#bytesPerMs = 0
   }
 
   /**

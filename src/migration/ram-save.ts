@@ -110,7 +110,9 @@ export class RamSave {
    */
   savePass(last: boolean, over: () => boolean = () => false): void {
     this.#over = over
-    this.#pacer.restart()
+    // While the program stands still nothing is held back, as in QEMU.
+    if (last) this.#pacer.free()
+    else this.#pacer.restart()
     this.#records.beginPass(last)
     for (const [index, block] of this.#options.blocks.entries()) {
       if (!this.#channels) this.#eachRun(index, (first, count) => this.#writePages(index, block, first, count))

@@ -6,6 +6,7 @@ import { connectTo } from '../io/connect.js'
 import { DescriptorChannel } from '../io/descriptor-channel.js'
 import { IoVector } from '../io/iovec.js'
 import { StreamWriter } from '../io/stream-writer.js'
+import { monotonicMs } from '../os/clock.js'
 import { PinnedBuffer } from '../os/memory.js'
 import { isOpen, type SocketAddress } from '../os/socket.js'
 import { RamBlock, type RamBlockHandle } from '../ram/block.js'
@@ -228,7 +229,9 @@ class SourceRun {
   #switchover(): void {
     const { shm } = this.#coordinator
     const stopped = performance.now()
-    const { deviceState } = this.#coordinator.ask<SwitchoverAnswer>({ type: 'switchover' }, () => this.#keepAlive())
+    const answer = this.#coordinator.ask<SwitchoverAnswer>({ type: 'switchover', at: monotonicMs() }, () =>
+      this.#keepAlive(),
+    )
     shm.count(shm.coordinatorPlace, COUNTER.passes, 1)
     this.#ram.synchronise()
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, this.#ram.pendingPages * this.#ram.pageSize)
@@ -236,7 +239,7 @@ class SourceRun {
     this.#beginSection(SECTION.end)
     this.#ram.savePass(true)
     this.#endSection()
-    this.#writer.putBytes(deviceState)
+    this.#writer.putBytes(answer.deviceState)
     this.#writer.flush()
     this.#ram.countMain()
     this.#awaitWord()

@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os'
 import { MultifdError } from '../errors.js'
 import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js'
 import type { Logger } from '../log.js'
+import { monotonicMs } from '../os/clock.js'
 import { isStreamSocket, type SocketAddress } from '../os/socket.js'
 import type { RamBlock } from '../ram/block.js'
 import { BlockGuard } from '../ram/block-guard.js'
@@ -189,7 +190,9 @@ export class MigrationSource extends Migration {
         onMessage: (message, threads) => {
           if (message.type === 'pass') checkBlocks(guard, threads)
           if (message.type === 'throttle') switchover.throttle(message.percentage)
-          if (message.type === 'switchover') switchover.begin(threads)
+          if (message.type !== 'switchover') return
+          this.ranOn = monotonicMs() - message.at
+          switchover.begin(threads)
         },
       })
       completed = true

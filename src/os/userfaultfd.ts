@@ -187,6 +187,10 @@ export class Userfaultfd {
     return new Userfaultfd(fd, mask)
   }
 
+  get descriptor(): number {
+    return this.#fd
+  }
+
   has(feature: keyof typeof UFFD_FEATURE): boolean {
     return (this.#features & UFFD_FEATURE[feature]) !== 0
   }

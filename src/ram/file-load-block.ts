@@ -72,6 +72,12 @@ export class FileLoadBlock implements LoadBlock {
     }
   }
 
+  /** Pages whose data lies in a block of the same shape. */
+  storeFrom(block: RamBlock, first: number, count: number): void {
+    this.received.setRange(first, count)
+    this.#write(first, count, block, first)
+  }
+
   clear(runs: PageRuns): void {
     for (let run = 0; run < runs.count; run++) {
       const first = runs.first(run)

@@ -7,7 +7,6 @@ import type { LoadedState, LoadSetup, LoadTarget } from '../migration/load-targe
 import { punchHole } from '../os/file.js'
 import { HOST_PAGE_SIZE } from '../os/memory.js'
 import { FileLoadBlock } from '../ram/file-load-block.js'
-import type { LoadBlock } from '../ram/load-block.js'
 import { COMMAND, encodeCommand } from '../wire/command.js'
 import {
   encodeMappedRamHeader,
@@ -70,7 +69,7 @@ export class SnapshotTarget implements LoadTarget {
     this.#fd = this.#do(() => openSync(this.#partial, 'w+'))
   }
 
-  setUp(setup: LoadSetup): LoadBlock[] {
+  setUp(setup: LoadSetup): FileLoadBlock[] {
     const { configuration, blocks, pageSize, ramSectionId, beforeRam } = setup
     if (this.#machineType !== undefined && configuration.machineType !== this.#machineType) {
       const message = `machine type '${configuration.machineType}' is not the expected '${this.#machineType}'`

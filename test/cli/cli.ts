@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import type { KernelFeature } from '../../src/faults.js'
 import { loadCapture } from '../support/captures.js'
 import { onProcessEnd } from '../support/qemu/index.js'
 
@@ -40,7 +41,11 @@ export interface Running {
 
 /** Starts `multifd` with these arguments. */
 export function start(...args: string[]): Running {
-  const child = spawn(process.execPath, [cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  return startNode(cli, ...args)
+}
+
+function startNode(...args: string[]): Running {
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
   const untrack = onProcessEnd(() => child.kill('SIGKILL'))
   let stdout = ''
   let stderr = ''
@@ -73,6 +78,13 @@ export function start(...args: string[]): Running {
 /** Runs `multifd` to its end. */
 export async function run(...args: string[]): Promise<Ended> {
   return await start(...args).ended
+}
+
+/** The same on a kernel that lacks something. */
+export async function runWithout(feature: KernelFeature, ...args: string[]): Promise<Ended> {
+  const faults = new URL('../../src/faults.js', import.meta.url).href
+  const code = `import { missingFromKernel } from '${faults}'; missingFromKernel.add('${feature}')`
+  return await startNode('--import', `data:text/javascript,${encodeURIComponent(code)}`, cli, ...args).ended
 }
 
 /** What a command with `--json` printed: one object, and nothing else. */

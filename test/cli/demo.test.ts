@@ -3,7 +3,8 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { result, run, start } from './cli.js'
+import { noKernelLog } from '../support/kernel.js'
+import { result, run, runWithout, start } from './cli.js'
 
 t.setTimeout(300_000)
 
@@ -39,6 +40,43 @@ t.test('--json prints one object', async (t) => {
   t.match(passes[0], { pass: 1, pages: 8192 })
   t.match(checksums, { source: /^[0-9a-f]{64}$/, equal: true })
   t.equal(checksums.source, checksums.destination)
+})
+
+t.test('the kernel tells what the program writes', { skip: noKernelLog }, async (t) => {
+  const { code, stdout, stderr } = await run(...small, '--size', '128M')
+  t.equal(code, 0, stderr)
+  t.match(stdout, /^ {2}dirty log {4}kernel: the program writes as it likes$/m)
+  t.match(stdout, / {2}equal$/m)
+  const json = await run(...small, '--size', '128M', '--json')
+  const { passes, ...outcome } = result(json) as ReturnType<typeof result> & { passes: Record<string, number>[] }
+  t.match(outcome, { 'dirty-log': { kind: 'kernel' }, checksums: { equal: true } })
+  t.ok(passes[0]!['remaining-pages']! > 0, 'it told some')
+})
+
+for (const [feature, reason] of [
+  ['userfaultfd', /userfaultfd can not be opened\. \/dev\/userfaultfd: \w+ .*System call userfaultfd: \w+ /],
+  ['wp-async', /UFFD_FEATURE_WP_ASYNC \(Linux 6\.7\)/],
+  ['pagemap-scan', /PAGEMAP_SCAN \(Linux 6\.7\)/],
+] as const) {
+  t.test(`on a kernel without ${feature} the program says what it writes, and the demo says why`, async (t) => {
+    const { code, stdout, stderr } = await runWithout(feature, ...small)
+    t.equal(code, 0, stderr)
+    const [, why] =
+      /^ {2}dirty log {4}explicit: the program says what it writes; the kernel's: (.*)$/m.exec(stdout) ?? []
+    t.match(why, reason)
+    t.match(stdout, / {2}equal$/m)
+    const insisting = await runWithout(feature, ...small, '--dirty-log', 'kernel')
+    t.equal(insisting.code, 1)
+    t.match(insisting.stderr, reason)
+    t.match(insisting.stderr, /^multifd: .* \(ERR_MULTIFD_UNSUPPORTED\)\n$/)
+  })
+}
+
+t.test('with the explicit log nothing is asked of the kernel', async (t) => {
+  const { code, stdout, stderr } = await runWithout('userfaultfd', ...small, '--dirty-log', 'explicit')
+  t.equal(code, 0, stderr)
+  t.match(stdout, /^ {2}dirty log {4}explicit: the program says what it writes$/m)
+  t.match(stdout, / {2}equal$/m)
 })
 
 t.test('a program that writes too fast is slowed down until it fits', async (t) => {

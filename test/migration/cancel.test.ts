@@ -26,7 +26,8 @@ const MiB = 2 ** 20
 const heap = { idstr: 'heap', size: 4 * MiB }
 const STATES = ['none', 'setup', 'active', 'pre-switchover', 'device'] as const
 const POINTS = 20
-const CANCELS = Number(process.env['MULTIFD_CANCELS'] ?? 4)
+const { MULTIFD_CANCELS = 4 } = process.env
+const CANCELS = Number(MULTIFD_CANCELS)
 // Far from each other in a short run too.
 const POINT_STEP = 7
 // How long each state lasts at least, so that there are so many points in it.

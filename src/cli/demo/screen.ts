@@ -38,18 +38,25 @@ export class Screen {
 
   /** Follows a source's pass until `stop`. */
   follow(source: MigrationSource): void {
-    let began = 0
+    let began = { moved: 0, transferred: 0, at: performance.now() }
     let passes = 0
     this.#timer = setInterval(() => {
       const ram = source.statistics()?.ram
       if (!ram || ram.dirtySyncCount === 0) return
-      const moved = (ram.normal + ram.duplicate) * ram.pageSize
+      const now = {
+        moved: (ram.normal + ram.duplicate) * ram.pageSize,
+        transferred: ram.transferred,
+        at: performance.now(),
+      }
       if (ram.dirtySyncCount !== passes) {
-        began = passes === 0 ? 0 : moved
+        began = passes === 0 ? { ...now, moved: 0, transferred: 0 } : now
         passes = ram.dirtySyncCount
       }
-      const share = percent(Math.min(moved - began, ram.remaining), ram.remaining)
-      this.live(row(String(passes), `${share}%`))
+      const done = Math.min(now.moved - began.moved, ram.remaining)
+      const ms = now.at - began.at
+      const speed = ms > 0 ? rate(((now.transferred - began.transferred) * 1000) / ms) : ''
+      const share = `${percent(done, ram.remaining)}%`
+      this.live(row(String(passes), share, duration(ms), speed, '', bytes(ram.remaining - done)))
     }, LIVE_MS)
   }
 

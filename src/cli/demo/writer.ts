@@ -1,4 +1,4 @@
-// The demo's program: a thread that changes the memory all the time, and tells the migration what it changed.
+// The demo's program: a thread that changes the memory all the time. Unless the kernel watches, it says what it changed.
 
 import { type MessagePort, parentPort } from 'node:worker_threads'
 import { RamBlock, type RamBlockHandle } from '../../ram/block.js'
@@ -76,6 +76,6 @@ class Writer {
     if (this.#writes % ONE_IN_SO_MANY_BECOMES_ZERO === 0) page.fill(0)
     else page.fill(this.#writes & 0xff, 16, 16 + (this.#writes % 1024))
     // After the write: marked first, it could be sent as it was before.
-    this.#block.markDirty(at, pageSize)
+    if (this.#block.dirtyLog === 'explicit') this.#block.markDirty(at, pageSize)
   }
 }

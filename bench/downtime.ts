@@ -1,0 +1,93 @@
+// How long a program stands still: `node dist/bench/downtime.js [--size MIB] [--runs N] [--bandwidth MB/s] [--limits MS,…]`
+//
+// The program dirties pages at half the rate that the link takes, and moves to another process. Its own clock tells when
+// it wrote last here and first there; that stands beside what the migration's statistics say, and beside the limit.
+
+import { parseArgs } from 'node:util'
+import { MigrationSource, RamBlock } from '../src/index.js'
+import { Child } from './child.js'
+import type { DowntimeCalls } from './processes/calls.js'
+import { Program } from './program.js'
+import { spread } from './statistics.js'
+
+const { values } = parseArgs({
+  options: {
+    size: { type: 'string', default: '512' },
+    runs: { type: 'string', default: '7' },
+    bandwidth: { type: 'string', default: '500' },
+    channels: { type: 'string', default: '4' },
+    limits: { type: 'string', default: '300,50,10' },
+  },
+})
+
+const size = Number(values.size) * 2 ** 20
+const maxBandwidth = Number(values.bandwidth) * 1e6
+const channels = Number(values.channels)
+
+interface Run {
+  passes: number
+  downtime: number
+  pause: number
+}
+
+async function move(block: RamBlock, downtimeLimit: number): Promise<Run> {
+  await using destination = new Child<DowntimeCalls>('downtime-destination')
+  const uri = await destination.call('listen', { size, channels })
+  const program = await Program.start(block, maxBandwidth / 2)
+  const parameters = { multifdChannels: channels, maxBandwidth, downtimeLimit }
+  await using source = new MigrationSource({ ram: [block], parameters })
+  await program.goOn()
+  const wentOn = destination.call('goOn', null)
+  let halted = 0
+  const { downtime = 0, ram } = await source.migrate(uri, {
+    async stop() {
+      halted = await program.halt()
+    },
+  })
+  const pause = (await wentOn) - halted
+  await program.end()
+  return { passes: ram.dirtySyncCount, downtime, pause }
+}
+
+function row(what: string, numbers: number[]): string {
+  const { median, min, max } = spread(numbers)
+  return `  ${what.padEnd(34)} ${median.toFixed(1).padStart(7)}   ${min.toFixed(1)} to ${max.toFixed(1)}`
+}
+
+const block = RamBlock.allocate({ idstr: 'heap', size, dirtyLog: 'kernel' })
+const words = new Int32Array(block.memory!)
+for (let at = 0; at < words.length; at++) words[at] = at
+console.log(
+  `${values.size} MiB, ${channels} channels, ${values.bandwidth} MB/s, of which half is dirtied; ms, ${values.runs} runs`,
+)
+for (const limit of values.limits.split(',').map(Number)) {
+  const runs: Run[] = []
+  for (let run = 0; run < Number(values.runs); run++) runs.push(await move(block, limit))
+  console.log(
+    `downtimeLimit ${limit}: ${runs.filter(({ downtime }) => downtime <= limit).length} of ${runs.length} within`,
+  )
+  console.log(
+    row(
+      'passes',
+      runs.map(({ passes }) => passes),
+    ),
+  )
+  console.log(
+    row(
+      'downtime, by the statistics',
+      runs.map(({ downtime }) => downtime),
+    ),
+  )
+  console.log(
+    row(
+      'pause, by the program',
+      runs.map(({ pause }) => pause),
+    ),
+  )
+  console.log(
+    row(
+      'the pause is longer by',
+      runs.map(({ pause, downtime }) => pause - downtime),
+    ),
+  )
+}

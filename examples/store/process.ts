@@ -1,0 +1,94 @@
+// One of the store's two processes: serves the store, or waits to take it over. Started by the supervisor, main.ts.
+
+import type { Socket } from 'node:net'
+import { MigrationDestination, MigrationSource, RamBlock, requireDirtyLog } from 'multifd'
+import type { Order, Settings, Word } from './messages.js'
+import { StoreServer } from './server.js'
+import { Table } from './table.js'
+
+const settings = JSON.parse(process.argv[2]!) as Settings
+const { channels: multifdChannels, downtimeLimit, maxBandwidth } = settings
+
+// All of the store. The kernel sees what is written: the table marks nothing.
+requireDirtyLog('kernel')
+const block = RamBlock.allocate({ idstr: 'store', size: settings.size, dirtyLog: 'kernel' })
+const source = new MigrationSource({ ram: [block], parameters: { multifdChannels, downtimeLimit, maxBandwidth } })
+const destination = new MigrationDestination({ ram: [block], parameters: { multifdChannels } })
+
+/** While the store is here. */
+let table: Table | undefined
+let moving = false
+
+const server: StoreServer = new StoreServer({
+  info: () => ({
+    process_id: process.pid,
+    connected_clients: server.clients,
+    relocation: moving ? source.status : 'none',
+  }),
+  relocate() {
+    if (moving) throw new Error('the store is moving already')
+    moving = true
+    say({ type: 'relocate' })
+  },
+})
+
+function say(word: Word): void {
+  if (process.connected) process.send!(word)
+}
+
+// Monotonic, and the same clock in every process.
+function now(): number {
+  return Number(process.hrtime.bigint()) / 1e6
+}
+
+async function receive(): Promise<void> {
+  say({ type: 'listening', uri: await destination.listen('tcp:127.0.0.1:0') })
+  await destination.completed
+  say({ type: 'arrived' })
+}
+
+async function leave(uri: string): Promise<void> {
+  const old = table!
+  const {
+    totalTime,
+    downtime = 0,
+    ram,
+  } = await source.migrate(uri, {
+    stop() {
+      server.halt()
+      say({ type: 'halted', at: now() })
+    },
+    // As if nothing had been: requests that waited are run here.
+    resume: () => server.resume(old),
+  })
+  table = undefined
+  say({ type: 'left', figures: { passes: ram.dirtySyncCount, totalTime, downtime, transferred: ram.transferred } })
+  server.dismiss()
+}
+
+async function obey(order: Order, socket: Socket | undefined): Promise<void> {
+  switch (order.type) {
+    case 'client':
+      // Its client may have gone before it came here.
+      if (socket) server.adopt(socket)
+      return
+    case 'serve':
+      table = order.fresh ? Table.create(block) : Table.open(block)
+      moving = false
+      server.resume(table)
+      say({ type: 'serving', at: now() })
+      return
+    case 'receive':
+      return await receive()
+    case 'leave':
+      return await leave(order.uri)
+  }
+}
+
+process.on('message', (order: Order, socket: Socket | undefined) => {
+  obey(order, socket).catch((error: Error) => say({ type: 'failed', message: error.message }))
+})
+process.on('disconnect', () => process.exit())
+// Ctrl-C reaches the whole group: the supervisor is the one who acts on it.
+process.on('SIGINT', () => {})
+say({ type: 'ready' })
