@@ -10,6 +10,7 @@ import { type Options, PAIRS, type PairName, parseOptions } from './options.js'
 import { MEMORIES, type Pairing, type Session } from './pairing.js'
 import { bareSockets } from './pairs/bare.js'
 import { Guests } from './pairs/guests.js'
+import { qemuToBare } from './pairs/qemu-bare.js'
 import { qemuToQemu } from './pairs/qemu-qemu.js'
 import { qemuToUs } from './pairs/qemu-us.js'
 import { snapshotToQemu } from './pairs/snapshot-qemu.js'
@@ -34,6 +35,7 @@ function makePairings(session: Session, { pairs }: Options, guests: readonly Gue
     'us-qemu': () => guests.map(usToQemu),
     'snapshot-qemu': () => guests.map(snapshotToQemu),
     'qemu-us': () => guests.map(qemuToUs),
+    'qemu-bare': () => guests.map(qemuToBare),
   } satisfies Record<PairName, () => Pairing[]>
   return PAIRS.filter((name) => pairs.includes(name)).flatMap((name) => make[name]())
 }
@@ -46,6 +48,7 @@ function comparisonsFor({ qemu }: Options): Comparison[] {
       { over: `us-qemu-${version}`, under: `qemu-qemu-${version}` },
       { over: `snapshot-qemu-${version}`, under: `qemu-qemu-${version}` },
       { over: `qemu-us-${version}`, under: `qemu-qemu-${version}` },
+      { over: `qemu-bare-${version}`, under: `qemu-qemu-${version}` },
     ]),
   ]
 }
@@ -125,7 +128,9 @@ function cellsOf(data: DataSet, pairings: readonly Pairing[], options: Options):
   )
   return shapes.flatMap((shape) =>
     pairings
-      .filter(({ memories, name }) => memories.includes(shape.memory) && (name !== 'bare' || shape.method === 'none'))
+      .filter(
+        ({ memories, name }) => memories.includes(shape.memory) && (!name.includes('bare') || shape.method === 'none'),
+      )
       .map((pairing) => ({
         pairing,
         series: { pairing: pairing.name, label: pairing.label, data, ...shape, runs: [] },

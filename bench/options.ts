@@ -8,7 +8,7 @@ import { DATA_SETS, type DataSet } from './data.js'
 import { type Method, methods } from './method.js'
 import { MEMORIES, type Memory } from './pairing.js'
 
-export const PAIRS = ['us-us', 'bare', 'qemu-qemu', 'us-qemu', 'snapshot-qemu', 'qemu-us'] as const
+export const PAIRS = ['us-us', 'bare', 'qemu-qemu', 'us-qemu', 'snapshot-qemu', 'qemu-us', 'qemu-bare'] as const
 export type PairName = (typeof PAIRS)[number]
 
 export interface Options {

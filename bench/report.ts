@@ -21,6 +21,8 @@ export const DEFINITIONS = [
   '  is "completed"; QEMU: total-time minus setup-time. total: the set-up counted too.',
   "set-up: from the order to migrate until the first page may go (threads, connections, the stream's introduction);",
   '  QEMU: setup-time. With the return path on, on both kinds of peer. The source alone holds the clock.',
+  'QEMU → bare sockets: threads of Node that read a packet a call and do nothing else. Without a return path: what is on its',
+  '  way at the end is not waited for.',
   "bare sockets: set-up until all threads of both sides stand ready; then until every socket's receiver answered one byte.",
   'multifd, as source: times as the embedding program sees them.',
   "touched/untouched: the destination's memory is resident before, or fresh (with huge pages asked for, on every side).",

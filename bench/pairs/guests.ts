@@ -131,8 +131,9 @@ export async function migrated(
   uri: string,
   channels: number,
   method: Method = 'none',
+  returnPath = true,
 ): Promise<MigrationInfo> {
-  await qemu.migrate({ uri, multifdChannels: channels, parameters: qemuParametersOf(method) })
+  await qemu.migrate({ uri, multifdChannels: channels, parameters: qemuParametersOf(method), returnPath })
   return await qemu.waitMigration('completed', STEP_MS)
 }
 

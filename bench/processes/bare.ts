@@ -1,7 +1,7 @@
 // Bare sockets: threads that move a block's bytes, each its share over its own socket, without any protocol.
 
 import { Worker } from 'node:worker_threads'
-import { IoVector } from '../../src/io/iovec.js'
+import { type AddressRange, IoVector } from '../../src/io/iovec.js'
 import { libc } from '../../src/os/libc.js'
 import { PinnedBuffer } from '../../src/os/memory.js'
 import { MSG, prepareStream } from '../../src/os/socket.js'
@@ -10,6 +10,7 @@ import type { RamBlock, RamBlockHandle } from '../../src/ram/block.js'
 /** Bytes of one call: those of a full packet's pages. */
 export const CALL_BYTES = 512 * 1024
 const CALL_MS = 100
+const GONE = 'the peer is gone'
 
 // struct msghdr
 const MSG_IOV = 16
@@ -63,10 +64,10 @@ export function startBare(block: RamBlock, fds: number[], sends: boolean): BareT
   }
 }
 
-/** Blocking calls on one socket, over ranges of one block. */
+/** Blocking calls on one socket. */
 export class BareSocket {
   readonly #fd: number
-  readonly #vector = new IoVector(1)
+  readonly #vector = new IoVector(2)
   readonly #message = new PinnedBuffer(MSG_SIZE)
 
   constructor(fd: number) {
@@ -74,30 +75,39 @@ export class BareSocket {
     prepareStream(fd, CALL_MS)
   }
 
-  send(block: { address: number; size: number }, offset: number, length: number): void {
-    this.#move(block, offset, length, (message) => libc().sendmsg(this.#fd, message, MSG.noSignal))
+  send(range: AddressRange, offset: number, length: number): void {
+    this.#vector.push(range, offset, length)
+    if (!this.#move((message) => libc().sendmsg(this.#fd, message, MSG.noSignal))) throw new Error(GONE)
   }
 
-  receive(block: { address: number; size: number }, offset: number, length: number): void {
-    this.#move(block, offset, length, (message) => libc().recvmsg(this.#fd, message, MSG.waitAll))
+  receive(range: AddressRange, offset: number, length: number): void {
+    this.#vector.push(range, offset, length)
+    if (!this.#receive()) throw new Error(GONE)
   }
 
-  #move(
-    block: { address: number; size: number },
-    offset: number,
-    length: number,
-    call: (message: number) => number,
-  ): void {
+  /** Fills part of a range and then another whole one; returns whether the stream had enough for that. */
+  receiveBoth(range: AddressRange, offset: number, length: number, then: AddressRange): boolean {
+    this.#vector.push(range, offset, length)
+    this.#vector.push(then, 0, then.size)
+    return this.#receive()
+  }
+
+  #receive(): boolean {
+    return this.#move((message) => libc().recvmsg(this.#fd, message, MSG.waitAll))
+  }
+
+  #move(call: (message: number) => number): boolean {
     const { view, address } = this.#message
-    for (let done = 0; done < length; ) {
-      this.#vector.reset()
-      this.#vector.push(block, offset + done, length - done)
-      view.setBigUint64(MSG_IOV, BigInt(this.#vector.address), true)
-      view.setUint32(MSG_IOVLEN, 1, true)
+    const vector = this.#vector
+    while (vector.length > 0) {
+      view.setBigUint64(MSG_IOV, BigInt(vector.address), true)
+      view.setUint32(MSG_IOVLEN, vector.count, true)
       const moved = call(address)
-      if (moved === 0) throw new Error('the peer is gone')
+      if (moved === 0) return false
       // A call that timed out says -1: it is made again, and the benchmark has an end of its own.
-      if (moved > 0) done += moved
+      if (moved > 0) vector.advance(moved)
     }
+    vector.reset()
+    return true
   }
 }

@@ -30,8 +30,9 @@ const { MULTIFD_CANCELS = 4 } = process.env
 const CANCELS = Number(MULTIFD_CANCELS)
 // Far from each other in a short run too.
 const POINT_STEP = 7
-// How long each state lasts at least, so that there are so many points in it.
+// How long each state lasts, so that there are so many points in it. The last pass is held back by nothing.
 const STATE_MS = 40
+const DEVICE_MS = 4
 // Time within which a destination whose source has gone has noticed.
 const NOTICE_MS = 5000
 
@@ -100,7 +101,7 @@ async function cancelIn(
     parameters: {
       ...parameters,
       // About STATE_MS for all of the memory.
-      maxBandwidth: state === 'active' || state === 'device' ? heap.size * (1000 / STATE_MS) : 0,
+      maxBandwidth: state === 'active' ? heap.size * (1000 / STATE_MS) : 0,
       pauseBeforeSwitchover: state === 'pre-switchover',
     },
   })
@@ -156,8 +157,11 @@ async function endsByItself(
 ): Promise<void> {
   const waiting = (): boolean => destination.status === 'setup'
   const ended = rejection(destination.completed).then(() => true)
-  if (await Promise.race([ended, delay(waiting() ? 100 : NOTICE_MS, false)])) return
-  if (!waiting()) throw new Error(`the destination is still '${destination.status}'`)
+  if (await Promise.race([ended, delay(100, false)])) return
+  if (!waiting()) {
+    if (await Promise.race([ended, delay(NOTICE_MS, false)])) return
+    throw new Error(`the destination is still '${destination.status}'`)
+  }
   const device = { idstr: 'counter', version: 1, save: () => 0, load: () => {} }
   const next = new MigrationSource({ ram: allocate([heap]), devices: [device], parameters: parameters })
   try {
@@ -178,13 +182,14 @@ for (const [at, state] of STATES.entries()) {
   t.test(`cancelled while the state is '${state}'`, async (t) => {
     const before = openDescriptors()
     const program = new Program()
+    t.teardown(() => program.stop())
     const outcomes: Outcome[] = []
     for (let turn = 0; turn < CANCELS; turn++) {
       const multifdChannels = 1 + ((at + turn) % 4)
       const parameters = turn % 5 === 4 ? { multifd: false } : { multifdChannels }
       // Somewhere in this twentieth of the state.
       const point = (turn * POINT_STEP) % POINTS
-      const afterMs = ((point + Math.random()) / POINTS) * STATE_MS
+      const afterMs = ((point + Math.random()) / POINTS) * (state === 'device' ? DEVICE_MS : STATE_MS)
       outcomes.push(await cancelIn(program, state, afterMs, parameters))
     }
     const count = (key: keyof Outcome): Record<string, number> => {
