@@ -7,6 +7,7 @@ export { DEFAULT_PARAMETERS, type MigrationParameters } from './migration/parame
 export { type MigrateOptions, MigrationSource, type MigrationSourceOptions } from './migration/source.js'
 export type { MigrationStatistics, PassInfo, RamStatistics, XbzrleCacheStatistics } from './migration/statistics.js'
 export type { MigrationStatus } from './migration/status.js'
+export { endIdleThreads } from './migration/thread-pools.js'
 export type { ThreadInfo } from './migration/threads.js'
 export type { AdoptableMemory } from './ram/adopted-memory.js'
 export { RamBlock, type RamBlockHandle, type RamBlockOptions } from './ram/block.js'

@@ -1,10 +1,3 @@
 // A sending channel's thread: one Piscina task for the length of a migration.
 
-import { workerData } from 'node:worker_threads'
-import { runSend } from '../src/channel/send.js'
-import { noteLoaded } from '../src/channel/thread.js'
-import type { ShmHandle } from '../src/shm/migration-shm.js'
-
-noteLoaded(workerData as ShmHandle)
-
-export default runSend
+export { runSend as default } from '../src/channel/send.js'

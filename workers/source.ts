@@ -1,9 +1,3 @@
-// The source's coordinator thread.
+// The source's coordinator thread: one Piscina task for the length of a migration.
 
-import { workerData } from 'node:worker_threads'
-import { noteLoaded } from '../src/channel/thread.js'
-import { runSource, type SourceTask } from '../src/migration/source-coordinator.js'
-
-const task = workerData as SourceTask
-noteLoaded(task.shm)
-task.toProgram.postMessage({ type: 'ended', outcome: runSource(task) })
+export { runSource as default } from '../src/migration/source-coordinator.js'

@@ -127,6 +127,9 @@ function makeLoop(
   })
 }
 
+// A thread that stays for further migrations needs no more of them.
+let rehearsals = 0
+
 // See rehearsal.ts. Unless the source is there already, which would wait for it.
 function rehearse(
   shm: MigrationShm,
@@ -134,10 +137,11 @@ function rehearse(
   packet: PacketMemory,
   connect: (fd: number) => DescriptorChannel,
 ): void {
+  if (rehearsals === REHEARSALS) return
   const rehearsal = new Rehearsal(connect)
   const { pageSize } = rehearsal
   const blocks: LoadBlock[] = [rehearsal.block]
-  for (let round = 0; round < REHEARSALS && !shm.stopped && !shm.wake(channel).posted; round++) {
+  for (; rehearsals < REHEARSALS && !shm.stopped && !shm.wake(channel).posted; rehearsals++) {
     rehearsal.play((connection) => {
       const methods = new RecvMethods()
       const barrier = (): void => {}

@@ -5,7 +5,7 @@ import { MultifdError, type PlainError } from '../errors.js'
 import type { WaitHook } from '../io/channel.js'
 import { describe } from '../io/descriptor-channel.js'
 import { libc } from '../os/libc.js'
-import { nameThread } from '../os/thread.js'
+import { nameIdleThread, nameThread } from '../os/thread.js'
 import { CHANNEL, CHANNEL_STATE } from '../shm/layout.js'
 import { MigrationShm, type ShmHandle } from '../shm/migration-shm.js'
 
@@ -19,9 +19,6 @@ export interface ChannelTask {
   /** Longest time that a transfer may rest once it has begun. */
   stallTimeoutMs: number
 }
-
-// Longest wait for the coordinator to be through, which lets its threads go or stops them.
-const DISMISS_MS = 600_000
 
 /** How a thread ended: with the migration's first error, or without one to tell. */
 export interface ThreadOutcome {
@@ -38,6 +35,7 @@ export class Stopped extends Error {}
 export function runChannelThread(task: ChannelTask, name: string, loop: (shm: MigrationShm) => void): ThreadOutcome {
   const shm = new MigrationShm(task.shm)
   const { channel } = task
+  noteLoaded(shm)
   try {
     shm.setChannelWord(channel, CHANNEL.tid, nameThread(name))
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.running)
@@ -51,23 +49,22 @@ export function runChannelThread(task: ChannelTask, name: string, loop: (shm: Mi
     if (shm.failedPlace !== undefined) shm.stop()
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.ended)
     shm.setChannelWord(channel, CHANNEL.tid, 0)
+    nameIdleThread()
     shm.coordinator.post()
-    // What ends a thread takes a while of the processor, which the others have better use for.
-    shm.waitDismissed(DISMISS_MS)
   }
 }
 
 /**
- * For a thread's entry file, once everything is loaded: from here on the thread can be ended at any time. One that is
- * ended while it loads native code takes the process down with SIGABRT. Pairs with the wait at exit in threads.ts.
+ * For a task's beginning, when everything is loaded: from here on the thread can be ended at any time. One that is ended
+ * while it loads native code takes the process down with SIGABRT. Pairs with the wait at exit in threads.ts.
  */
-export function noteLoaded(shm: ShmHandle): void {
+export function noteLoaded(shm: MigrationShm): void {
   try {
     libc()
   } catch {
     // Whoever needs it first says what is missing.
   }
-  new MigrationShm(shm).noteLoaded()
+  shm.noteLoaded()
 }
 
 /** Waits for the coordinator's next hand-over. */

@@ -1,12 +1,12 @@
 // What the coordinators of both sides share: descriptors, waits, hand-overs to the channels, and the orderly end.
 
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
-import { channelWait, Stopped, type ThreadOutcome } from '../channel/thread.js'
+import { channelWait, noteLoaded, Stopped, type ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
 import type { WaitHook } from '../io/channel.js'
 import { DescriptorChannel, describe } from '../io/descriptor-channel.js'
 import { closeDescriptor, shutdownBoth } from '../os/socket.js'
-import { nameThread } from '../os/thread.js'
+import { nameIdleThread, nameThread } from '../os/thread.js'
 import { CHANNEL, CHANNEL_STATE, COUNTER } from '../shm/layout.js'
 import { MigrationShm, type ShmHandle } from '../shm/migration-shm.js'
 import type { CoordinatorMessage } from './messages.js'
@@ -45,6 +45,7 @@ export class Coordinator {
   static run(task: CoordinatorTask, name: string, body: (coordinator: Coordinator) => void): ThreadOutcome {
     const coordinator = new Coordinator(task)
     const { shm } = coordinator
+    noteLoaded(shm)
     shm.setCounter(shm.coordinatorPlace, COUNTER.tid, nameThread(name))
     let outcome: ThreadOutcome = {}
     try {
@@ -57,6 +58,7 @@ export class Coordinator {
     }
     coordinator.#finish()
     shm.setCounter(shm.coordinatorPlace, COUNTER.tid, 0)
+    nameIdleThread()
     return outcome
   }
 
@@ -105,12 +107,16 @@ export class Coordinator {
     if (this.shm.stopped) throw new Stopped()
   }
 
-  /** Waits until `done`, waking whenever a channel reports. `stalled` makes the error when nothing moves for too long. */
-  waitFor(done: () => boolean, stalled: () => string): void {
+  /**
+   * Waits until `done`, waking whenever a channel reports. `stalled` makes the error when nothing moves for too long.
+   *
+   * @param quiet is called whenever no channel had anything to report for a while
+   */
+  waitFor(done: () => boolean, stalled: () => string, quiet: () => void = () => {}): void {
     this.noteProgress()
     while (!done()) {
       this.checkStopped()
-      this.shm.coordinator.wait(LOOK_MS)
+      if (!this.shm.coordinator.wait(LOOK_MS)) quiet()
       this.checkProgress(stalled)
     }
     this.checkStopped()
@@ -156,7 +162,6 @@ export class Coordinator {
   // Stops what still runs, waits for the channel threads, and only then closes: a descriptor's number may be anyone's
   // as soon as it is closed.
   #finish(): void {
-    this.shm.dismiss()
     if (this.shm.stopped) {
       for (const fd of this.#descriptors) shutdownBoth(fd)
       this.#main?.shutdown()

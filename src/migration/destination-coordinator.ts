@@ -72,9 +72,12 @@ export function runDestination(
   return outcome
 }
 
+// A thread that stays for further migrations knows its part.
+let rehearsed = false
+
 // Unless a source is there already, which would wait for it. Returns whether all went well.
 function rehearsedFor(task: DestinationTask): boolean {
-  if ('fd' in task.from) return true
+  if (rehearsed || 'fd' in task.from) return true
   const [waiting] = pollDescriptors([{ fd: task.from.listener, events: POLL.in }], 0)
   if (waiting !== 0) return true
   let image: GuestImage | undefined
@@ -86,7 +89,8 @@ function rehearsedFor(task: DestinationTask): boolean {
       new DestinationRun(coordinator, { from: { fd }, allowMissingPages: false }, target).run()
     })
   })
-  return image !== undefined
+  rehearsed = image !== undefined
+  return rehearsed
 }
 
 class DestinationRun {
@@ -273,6 +277,7 @@ class DestinationRun {
     this.#ram = new RamLoad(this.#coordinator, this.#reader, {
       pageSize,
       setUp: (total) => this.#setUpRam(configuration, pageSize, total),
+      quiet: () => this.#acceptor?.checkExtra(),
     })
   }
 

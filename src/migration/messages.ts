@@ -1,6 +1,5 @@
 // What a coordinator says to the embedding thread, and what it is answered.
 
-import type { ThreadOutcome } from '../channel/thread.js'
 import type { GuestImage } from './memory-target.js'
 import type { Figures, PassInfo } from './statistics.js'
 
@@ -27,8 +26,6 @@ export type CoordinatorMessage =
   | { type: 'warning'; text: string }
   /** Both sides know that everything is there; the threads' own end is still to come. */
   | { type: 'done' }
-  /** The last message. */
-  | { type: 'ended'; outcome: ThreadOutcome }
 
 export interface SwitchoverAnswer {
   /** What follows the RAM's last section, to the end of the stream. */

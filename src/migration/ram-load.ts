@@ -24,6 +24,8 @@ export interface RamLoadOptions {
   pageSize: number
   /** Decodes the set-up list, whose lengths add up to `total`, and makes the blocks. */
   setUp(total: number): LoadBlock[]
+  /** Called at a barrier, whenever no channel had anything to report for a while. */
+  quiet(): void
 }
 
 export class RamLoad {
@@ -221,6 +223,7 @@ export class RamLoad {
         return false
       },
       () => `${nameChannels(shm.channels, behind)}: no SYNC for barrier ${barrier}, and nothing else came`,
+      () => this.#options.quiet(),
     )
     shm.release(barrier)
   }

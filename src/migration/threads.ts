@@ -1,7 +1,7 @@
 // The threads of one migration as the embedding thread sees them: started together, heard, and gone together.
 
-import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
-import { Piscina } from 'piscina'
+import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
+import type { Piscina } from 'piscina'
 import type { ChannelTask, ThreadOutcome } from '../channel/thread.js'
 import { MultifdError, type PlainError } from '../errors.js'
 import { delayOptimizing } from '../os/engine.js'
@@ -10,6 +10,7 @@ import { MigrationShm } from '../shm/migration-shm.js'
 import type { CoordinatorTask } from './coordinator.js'
 import type { CoordinatorMessage } from './messages.js'
 import type { MigrationParameters } from './parameters.js'
+import { keepPool, takePool } from './thread-pools.js'
 
 /** A live thread of the migration, as query-migrationthreads has it. */
 export interface ThreadInfo {
@@ -57,6 +58,7 @@ export class MigrationThreads {
   readonly ended: Promise<MultifdError | undefined>
   readonly #side: 'src' | 'dst'
   #embeddingError: MultifdError | undefined
+  #died = false
   #toCoordinator: MessagePort | undefined
 
   constructor(options: ThreadsOptions) {
@@ -97,21 +99,32 @@ export class MigrationThreads {
     running.add(shm)
     const outcomes: (ThreadOutcome | undefined)[] = []
     const channelTasks: Promise<void>[] = []
-    const pool = this.#startPool(options)
+    const pools: Piscina[] = []
+    const take = (file: URL, threads: number, atOnce: number): Piscina => {
+      const pool = takePool(file, threads, atOnce)
+      pools.push(pool)
+      return pool
+    }
     try {
+      const channels = shm.channels === 0 ? undefined : take(options.channel, shm.channels, options.startAtOnce)
       const links = Array.from({ length: shm.channels }, () => new MessageChannel())
       const start = (channel: number): void => {
-        channelTasks.push(this.#runChannel(pool!, options, channel, links[channel]!.port2, outcomes))
+        channelTasks.push(this.#runChannel(channels!, options, channel, links[channel]!.port2, outcomes))
       }
       for (let channel = 0; channel < Math.min(options.startAtOnce, shm.channels); channel++) start(channel)
-      outcomes[shm.coordinatorPlace] = await this.#runCoordinator(options, links, start)
+      outcomes[shm.coordinatorPlace] = await this.#runCoordinator(
+        take(options.coordinator, 1, 1),
+        options,
+        links,
+        start,
+      )
       await Promise.all(channelTasks)
       for (const { port1, port2 } of links) {
         port1.close()
         port2.close()
       }
     } finally {
-      await pool?.destroy()
+      await Promise.all(pools.map((pool) => (this.#died ? pool.destroy() : keepPool(pool))))
       running.delete(shm)
       if (running.size === 0) process.off('exit', stopAll)
     }
@@ -133,32 +146,15 @@ export class MigrationThreads {
     try {
       outcomes[channel] = (await pool.run(task, { transferList: [port] })) as ThreadOutcome
     } catch (cause) {
+      this.#died = true
       this.fail(new MultifdError('ERR_MULTIFD_INTERNAL', `thread of channel ${channel} died`, { channel, cause }))
       // The coordinator waits for a word from it.
       shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.ended)
     }
   }
 
-  #startPool({ channel, startAtOnce }: ThreadsOptions): Piscina | undefined {
-    const threads = this.shm.channels
-    if (threads === 0) return undefined
-    return new Piscina({
-      filename: channel.href,
-      minThreads: Math.min(startAtOnce, threads),
-      maxThreads: threads,
-      // One thread a channel, whoever of them is idle.
-      concurrentTasksPerWorker: 1,
-      idleTimeout: Number.POSITIVE_INFINITY,
-      // A loader of the embedding program's has no business in them.
-      execArgv: [],
-      // A thread that waits for a task must not freeze in it: `destroy` could not end it.
-      atomics: 'disabled',
-      resourceLimits: THREAD_LIMITS,
-      workerData: this.shm.handle,
-    })
-  }
-
   async #runCoordinator(
+    pool: Piscina,
     options: ThreadsOptions,
     links: MessageChannel[],
     startChannel: (channel: number) => void,
@@ -167,32 +163,26 @@ export class MigrationThreads {
     this.#toCoordinator = port1
     const ports = links.map((link) => link.port1)
     const task: CoordinatorTask = { shm: this.shm.handle, ports, toProgram: port2, parameters: options.parameters }
-    let outcome: ThreadOutcome | undefined
     const hear = (message: CoordinatorMessage): void => {
-      if (message.type === 'ended') outcome = message.outcome
-      else if (message.type === 'start-channel') startChannel(message.channel)
+      if (message.type === 'start-channel') startChannel(message.channel)
       else options.onMessage(message)
     }
     port1.on('message', hear)
     this.shm.noteStarting()
-    const worker = new Worker(options.coordinator, {
-      workerData: { ...options.plan, ...task },
-      transferList: [port2, ...ports],
-      execArgv: [],
-      resourceLimits: THREAD_LIMITS,
-    })
-    const death = await new Promise<unknown>((resolve) => {
-      worker.once('error', resolve)
-      worker.once('exit', () => resolve(undefined))
-    })
+    let outcome: ThreadOutcome = {}
+    try {
+      const transferList = [port2, ...ports]
+      outcome = (await pool.run({ ...options.plan, ...task }, { transferList })) as ThreadOutcome
+    } catch (cause) {
+      this.#died = true
+      this.fail(new MultifdError('ERR_MULTIFD_INTERNAL', 'the coordinator thread died', { cause }))
+    }
     // What it said last may not have been heard yet.
     port1.off('message', hear)
     for (let last = receiveMessageOnPort(port1); last; last = receiveMessageOnPort(port1)) hear(last.message)
     this.#toCoordinator = undefined
     port1.close()
-    if (outcome) return outcome
-    this.fail(new MultifdError('ERR_MULTIFD_INTERNAL', 'the coordinator thread died', { cause: death }))
-    return {}
+    return outcome
   }
 
   #firstError(outcomes: (ThreadOutcome | undefined)[]): MultifdError | undefined {
@@ -203,6 +193,3 @@ export class MigrationThreads {
     return this.#embeddingError ?? new MultifdError('ERR_MULTIFD_INTERNAL', 'a thread failed without a word')
   }
 }
-
-// A channel's thread has next to nothing on its heap; V8's defaults would set far more aside for each.
-const THREAD_LIMITS = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 256, stackSizeMb: 2 }

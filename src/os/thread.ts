@@ -12,3 +12,8 @@ export function nameThread(name: string): number {
   libc().prctl(PR_SET_NAME, bytes)
   return libc().gettid()
 }
+
+/** Names the calling thread as one that waits for its next migration. */
+export function nameIdleThread(): void {
+  nameThread('multifd/idle')
+}

@@ -37,14 +37,12 @@ export const CONTROL = {
   packetNum: 7,
   /** Threads that have not loaded their code yet. The embedding thread adds them; each takes itself off. */
   loading: 8,
-  /** 1 once channels' threads that have ended may go. C writes. */
-  dismissed: 9,
   /** 1 once both sides know that each packet may have its own method. C writes, before the first pages. */
-  adaptive: 10,
+  adaptive: 9,
   /** Destination: 1 once its devices agree to the switchover. The embedding thread writes. */
-  approved: 11,
+  approved: 10,
 } as const
-export const CONTROL_WORDS = 12
+export const CONTROL_WORDS = 11
 
 /** Words of one channel's area. */
 export const CHANNEL = {

@@ -93,22 +93,6 @@ export class MigrationShm {
     this.answers.post()
     for (let channel = 0; channel < this.channels; channel++) this.wake(channel).post()
     Atomics.notify(this.#control, CONTROL.released)
-    Atomics.notify(this.#control, CONTROL.dismissed)
-  }
-
-  /** Lets the threads of channels that have ended go: see {@link waitDismissed}. */
-  dismiss(): void {
-    Atomics.store(this.#control, CONTROL.dismissed, 1)
-    Atomics.notify(this.#control, CONTROL.dismissed)
-  }
-
-  /** Waits until {@link dismiss} or a stop, so that a thread's end takes no time from what matters still. */
-  waitDismissed(timeoutMs: number): void {
-    const deadline = performance.now() + timeoutMs
-    for (let left = timeoutMs; left > 0 && !this.stopped; left = deadline - performance.now()) {
-      if (Atomics.load(this.#control, CONTROL.dismissed) !== 0) return
-      Atomics.wait(this.#control, CONTROL.dismissed, 0, Math.min(left, 1000))
-    }
   }
 
   /** Adds a thread that is started now: see {@link waitLoaded}. */

@@ -3,7 +3,14 @@
 export { type Expected, rejection, tells, worksAgain } from './check.js'
 export { Child, type Order } from './child.js'
 export { HandDestination } from './destination.js'
-export { leavesNothing, migrationThreads, openDescriptors } from './leftovers.js'
+export {
+  allDescriptors,
+  idleThreads,
+  leavesNothing,
+  migrationThreads,
+  openDescriptors,
+  threadsNamed,
+} from './leftovers.js'
 export * from './memory.js'
 export { Opener } from './opener.js'
 export { HandSource, type HandSourceOptions } from './source.js'

@@ -5,14 +5,25 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 
 const PATIENCE_MS = 5000
+const EVENT_LOOP = new Set(['anon_inode:[eventpoll]', 'anon_inode:[eventfd]'])
 
 /** Names of this process's threads that belong to a migration, by id. */
 export function migrationThreads(): Map<number, string> {
+  return threadsNamed((name) => name.startsWith('mig/'))
+}
+
+/** Ids of this process's threads that wait for a migration. */
+export function idleThreads(): number[] {
+  return [...threadsNamed((name) => name === 'multifd/idle').keys()]
+}
+
+/** Names of this process's threads, by id. */
+export function threadsNamed(wanted: (name: string) => boolean): Map<number, string> {
   const threads = new Map<number, string>()
   for (const id of readdirSync('/proc/self/task')) {
     try {
       const name = readFileSync(`/proc/self/task/${id}/comm`, 'utf8').trim()
-      if (name.startsWith('mig/')) threads.set(Number(id), name)
+      if (wanted(name)) threads.set(Number(id), name)
     } catch {
       // It ended meanwhile.
     }
@@ -20,8 +31,20 @@ export function migrationThreads(): Map<number, string> {
   return threads
 }
 
-/** What this process has open, by descriptor. */
+/** What this process has open, by descriptor, besides what threads that wait for a migration have for their event loops. */
 export function openDescriptors(): Map<number, string> {
+  const open = allDescriptors()
+  const pipes = [...open.values()].filter((what) => what.startsWith('pipe:'))
+  for (const [fd, what] of open) {
+    // An event loop has both ends of its pipes.
+    const both = pipes.filter((pipe) => pipe === what).length === 2
+    if (both || EVENT_LOOP.has(what)) open.delete(fd)
+  }
+  return open
+}
+
+/** What this process has open, by descriptor. */
+export function allDescriptors(): Map<number, string> {
   const open = new Map<number, string>()
   for (const fd of readdirSync('/proc/self/fd')) {
     try {

@@ -30,14 +30,14 @@ export class Writer {
   }
 
   /**
-   * Starts to write, the pages of every block in turn.
+   * Starts to write, the pages of every block in turn; it has begun when this resolves.
    *
    * @param pauseMs between two rounds over the blocks
    * @param pages of each block in a round
    */
   static async start(blocks: readonly RamBlock[], pauseMs = 0, pages = 1): Promise<Writer> {
     const writer = new Writer(blocks, pauseMs, pages)
-    await once(writer.#worker, 'online')
+    while (writer.changes === 0) await setImmediate()
     return writer
   }
 
