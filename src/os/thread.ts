@@ -12,3 +12,8 @@ export function nameThread(name: string): number {
   libc().prctl(PR_SET_NAME, bytes)
   return libc().gettid()
 }
+
+/** Lets those run first who wait for this processor. */
+export function giveWay(): void {
+  libc().sched_yield()
+}
