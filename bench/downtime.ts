@@ -24,6 +24,8 @@ const size = Number(values.size) * 2 ** 20
 const maxBandwidth = Number(values.bandwidth) * 1e6
 const channels = Number(values.channels)
 
+const AGREEMENT_MS = 2
+
 interface Run {
   passes: number
   downtime: number
@@ -63,8 +65,10 @@ console.log(
 for (const limit of values.limits.split(',').map(Number)) {
   const runs: Run[] = []
   for (let run = 0; run < Number(values.runs); run++) runs.push(await move(block, limit))
+  const within = runs.filter(({ downtime, pause }) => Math.max(downtime, pause) <= limit).length
+  const agree = runs.filter(({ downtime, pause }) => Math.abs(pause - downtime) <= AGREEMENT_MS).length
   console.log(
-    `downtimeLimit ${limit}: ${runs.filter(({ downtime }) => downtime <= limit).length} of ${runs.length} within`,
+    `downtimeLimit ${limit}: ${within} of ${runs.length} within by both clocks, which agree within ${AGREEMENT_MS} ms in ${agree}`,
   )
   console.log(
     row(

@@ -32,8 +32,9 @@ const server: StoreServer = new StoreServer({
   },
 })
 
+// The supervisor may go at any moment, also between the look and the message; the end that follows is that of 'disconnect'.
 function say(word: Word): void {
-  if (process.connected) process.send!(word)
+  if (process.connected) process.send!(word, () => {})
 }
 
 // Monotonic, and the same clock in every process.

@@ -42,14 +42,15 @@ export class StoreProcess {
   }
 
   order(order: Order): void {
-    if (this.#child.connected) this.#child.send(order)
+    // Whether it has ended meanwhile, 'exit' says.
+    if (this.#child.connected) this.#child.send(order, () => {})
   }
 
   /** Hands a client's connection over. */
   adopt(socket: Socket): void {
     const order: Order = { type: 'client' }
-    if (this.#child.connected) this.#child.send(order, socket)
-    else socket.destroy()
+    if (!this.#child.connected) socket.destroy()
+    else this.#child.send(order, socket, (error) => error && socket.destroy())
   }
 
   /** Waits for a word; what it says before that is for whoever waits for it. @throws Error when it fails or ends instead */

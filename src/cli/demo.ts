@@ -2,6 +2,7 @@
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { MultifdError } from '../errors.js'
+import { AT_LIMIT, DEFAULT_PARAMETERS, type MigrationParameters } from '../migration/parameters.js'
 import { MigrationSource } from '../migration/source.js'
 import type { MigrationStatistics, PassInfo } from '../migration/statistics.js'
 import { RamBlock } from '../ram/block.js'
@@ -11,15 +12,20 @@ import { checksum, MIXTURE } from './demo/memory.js'
 import { DemoDestination, DemoWriter } from './demo/peers.js'
 import { Screen } from './demo/screen.js'
 import { bytes, duration, kebabKeys, rate } from './format.js'
-import { byteCount, channelsOption, whole } from './options.js'
+import { byteCount, channelsOption, secondsOption, whole } from './options.js'
 import { EXIT, failure, onInterrupt, printJson, resultObject } from './report.js'
 
 interface Options {
   size: number
   channels: number
   dirtyRate: number
+  maxBandwidth: number
   downtimeLimit: number
   dirtyLog: DirtyLogKind | 'auto'
+  autoConverge: boolean
+  maxPasses: number
+  timeout: number
+  atLimit: MigrationParameters['atLimit']
   json?: true
 }
 
@@ -39,9 +45,8 @@ interface Outcome {
 const MIB = 1024 * 1024
 /** Largest block of a program: see RamBlock.allocate. */
 const MOST_MIB = 4096
-/** Where the program writes faster than it can be sent, it is slowed down, as QEMU does (auto-converge). */
-const SLOW_FROM_PASS = 2
-const ENOUGH_PROGRESS = 0.6
+/** Percent of its rate that a program loses first which writes faster than it can be sent: QEMU's 20 take long to help. */
+const FIRST_THROTTLE = 50
 
 const NOTES = `
 The source is this process, the destination another one. A thread goes on writing to the memory until what is
@@ -61,6 +66,11 @@ export function demoCommand(program: Command): void {
         .argParser(byteCount),
     )
     .addOption(
+      new Option('--max-bandwidth <bytes>', 'bytes a second, such as 500M; 0: no limit')
+        .default(DEFAULT_PARAMETERS.maxBandwidth, 'no limit')
+        .argParser(byteCount),
+    )
+    .addOption(
       new Option('--downtime-limit <ms>', 'longest time that the program may stand still, in milliseconds')
         .default(20)
         .argParser(whole(0, 2_000_000)),
@@ -69,6 +79,18 @@ export function demoCommand(program: Command): void {
       new Option('--dirty-log <kind>', "who tells what the program changes: the kernel, or the program ('explicit')")
         .choices(['auto', 'kernel', 'explicit'])
         .default('auto'),
+    )
+    .option('--no-auto-converge', 'do not slow the program down where it dirties memory faster than it can be sent')
+    .addOption(
+      new Option('--max-passes <n>', 'passes after which it ends as --at-limit says; 0: no limit')
+        .default(DEFAULT_PARAMETERS.maxPasses)
+        .argParser(whole(0, 2 ** 31 - 1)),
+    )
+    .addOption(secondsOption('--timeout <seconds>', 'the same by time; 0: no limit', DEFAULT_PARAMETERS.timeoutMs, 0))
+    .addOption(
+      new Option('--at-limit <what>', 'fail, or stop the program for as long as the rest takes')
+        .choices(AT_LIMIT)
+        .default(DEFAULT_PARAMETERS.atLimit),
     )
     .option('--json', 'print one JSON object at the end on standard output, and nothing else there')
     .addHelpText('after', NOTES)
@@ -91,8 +113,18 @@ async function run(options: Options): Promise<void> {
   try {
     log = chooseLog(options.dirtyLog)
     const block = RamBlock.allocate({ idstr: DEMO_BLOCK, size: options.size, dirtyLog: log.kind })
-    const { channels: multifdChannels, downtimeLimit } = options
-    source = new MigrationSource({ ram: [block], parameters: { multifdChannels, downtimeLimit } })
+    const { channels: multifdChannels, maxBandwidth, downtimeLimit, autoConverge, maxPasses, atLimit } = options
+    const { timeout: timeoutMs } = options
+    const limits = {
+      maxBandwidth,
+      downtimeLimit,
+      autoConverge,
+      cpuThrottleInitial: FIRST_THROTTLE,
+      maxPasses,
+      timeoutMs,
+      atLimit,
+    }
+    source = new MigrationSource({ ram: [block], parameters: { multifdChannels, ...limits } })
     outcome = await new Demo(options, log, block, source, screen).run(interrupt.signal)
     if (!outcome.checksums.equal) error = new MultifdError('ERR_MULTIFD_INTERNAL', 'the two memories differ')
   } catch (thrown) {
@@ -176,24 +208,19 @@ class Demo {
     screen.follow(this.#source)
     this.#source.on('pass', (info) => {
       screen.pass(info, this.#block.pageSize)
-      this.#converge(info, writer)
       this.#passes.push(info)
     })
     const stop = async (): Promise<void> => {
       await writer.stop()
     }
-    const statistics = await this.#source.migrate(uri, { signal, stop })
+    const throttle = (percentage: number): void => {
+      const left = writer.throttle(percentage)
+      if (percentage > 0) screen.line(`          it gets no nearer: the program is slowed down to ${rate(left)}`)
+    }
+    const statistics = await this.#source.migrate(uri, { signal, stop, throttle })
     screen.stop()
     screen.last(this.#passes, statistics)
     return statistics
-  }
-
-  // A writer that is as fast as the channels would never let go.
-  #converge({ pass, pages, remainingPages, expectedDowntime }: PassInfo, writer: DemoWriter): void {
-    if (pass < SLOW_FROM_PASS || expectedDowntime <= this.#options.downtimeLimit) return
-    if (remainingPages < pages * ENOUGH_PROGRESS) return
-    writer.slowDown()
-    this.#screen.line(`          it gets no nearer: the program is slowed down to ${rate(writer.bytesPerSecond)}`)
   }
 
   #conclude({ totalTime, setupTime = 0, downtime = 0, ram }: MigrationStatistics, sums: Outcome['checksums']): void {

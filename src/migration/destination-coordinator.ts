@@ -129,6 +129,7 @@ class DestinationRun {
       }
       this.#coordinator.tell({ type: 'active' })
       this.#sections(configuration, pageSize)
+      this.#endChannels(channels)
       const { deviceState, vmdesc } = this.#deviceState()
       this.#drainChannels(channels)
       this.#checkComplete(vmdesc)
@@ -327,11 +328,14 @@ class DestinationRun {
     }
   }
 
-  // With a return path the source keeps the channels open until it has our word: their end is made here.
-  #drainChannels(channels: number[]): void {
-    const { shm } = this.#coordinator
-    shm.end()
+  // With a return path the source keeps the channels open until it has our word: their end is made here, and early, so
+  // that their threads end while the main channel is read on.
+  #endChannels(channels: number[]): void {
+    this.#coordinator.shm.end()
     if (this.#returnPath!.opened) for (const fd of channels) shutdownRead(fd)
+  }
+
+  #drainChannels(channels: number[]): void {
     const ended = (): boolean => channels.every((_, channel) => this.#coordinator.channelEnded(channel))
     this.#coordinator.waitFor(ended, () => 'the main channel is at its end, and a multifd channel was not closed')
     this.#acceptor?.checkExtra()

@@ -147,6 +147,9 @@ export class Receiver extends Migration {
       this.#listener?.close()
       await load?.release()
     })
+    // As the threads do, and while they start.
+    this.statistics()
+    void ProgramLoad.rehearse()
     // Whoever wants the outcome asks for `completed`; a program that does not must not die of it.
     this.#completed.catch(() => {})
     const bound = this.#listener?.uri ?? parsed

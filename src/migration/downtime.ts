@@ -2,11 +2,11 @@
 
 /**
  * What a switchover takes besides looking for pages and sending them, ms: stopping the program, the barrier, the
- * destination's last checks, its word. Measured within one machine of two cores; a network adds its round trip.
+ * destination's last checks, its word. Mostly 3, measured within one machine of two cores; a network adds its round trip.
  */
-const HANDOVER_MS = 3
+const HANDOVER_MS = 4
 // Of a limit that is shorter than what can not be helped, so much is pages' all the same: else it would never be met.
-const LEAST_SHARE = 0.5
+const LEAST_SHARE = 0.4
 
 /** Of the pass before; ms. */
 export interface SwitchoverCosts {

@@ -154,7 +154,9 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     })
     this.#threads = threads
     this.state.become('setup')
+    let over = false
     const abort = (): void => {
+      if (over) return
       if (this.state.allows('cancelling')) this.state.become('cancelling')
       threads.fail(new MultifdError('ERR_MULTIFD_ABORTED', 'the migration was cancelled', { cause: signal.reason }))
     }
@@ -162,7 +164,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     signal.addEventListener('abort', abort, { once: true })
     // What is left after that is the threads' own end, which nobody has to wait for; see `close`.
     const error = await Promise.race([threads.ended, hasEverything])
-    signal.removeEventListener('abort', abort)
+    over = true
     this.#totalTime = (error ? undefined : this.#doneTime) ?? performance.now() - this.#began
     this.state.become(error === undefined ? 'completed' : error.code === 'ERR_MULTIFD_ABORTED' ? 'cancelled' : 'failed')
     if (error) {

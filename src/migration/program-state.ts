@@ -70,11 +70,21 @@ export class ProgramLoad {
   readonly #abort = new AbortController()
   #guard: BlockGuard | undefined
   #preparing: Promise<void> | undefined
+  #prepared = false
 
   constructor(ram: readonly RamBlock[], devices: DeviceSet, prealloc: boolean) {
     this.#ram = ram
     this.#prealloc = prealloc
     this.#loader = new DeviceStateLoader(devices)
+  }
+
+  /** Does it all once with nothing: code that runs for the first time is slow, and its end is the source's downtime. */
+  static async rehearse(): Promise<void> {
+    const none = new DeviceSet([])
+    const load = new ProgramLoad([], none, false)
+    await load.prepare(new Uint8Array())
+    load.finish(new ProgramSave(none, 4096).finish())
+    await load.release()
   }
 
   /**
@@ -95,6 +105,7 @@ export class ProgramLoad {
     this.#loader.finish('early')
     this.#guard = new BlockGuard(this.#ram)
     if (this.#prealloc) await preallocate(this.#ram, { signal: this.#abort.signal })
+    this.#prepared = true
   }
 
   /**
@@ -116,7 +127,7 @@ export class ProgramLoad {
 
   /** Leaves nobody at work on the program's memory. Idempotent. */
   async release(): Promise<void> {
-    this.#abort.abort()
+    if (!this.#prepared) this.#abort.abort()
     await this.#preparing?.catch(() => {})
     this.#guard?.release()
     this.#guard = undefined

@@ -243,7 +243,6 @@ class SourceRun {
     this.#writer.flush()
     this.#ram.countMain()
     this.#awaitWord()
-    this.#channels?.quit()
     shm.succeed()
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, 0)
     const figures: Partial<Figures> = { downtime: performance.now() - stopped }
@@ -251,6 +250,7 @@ class SourceRun {
     // Before the program goes on: its blocks are nobody's then.
     this.#ram.stop()
     this.#coordinator.tell({ type: 'done' })
+    this.#channels?.quit()
   }
 
   // While the program has the word: the destination may fail, and must not take us for dead.

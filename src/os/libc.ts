@@ -43,6 +43,7 @@ interface Libc {
   lseek(fd: number, offset: number, whence: number): number
   getrlimit(resource: number, limit: Uint8Array): number
   gettid(): number
+  sched_yield(): number
   prctl(option: number, name: Uint8Array): number
 }
 
@@ -89,6 +90,7 @@ const DECLARATIONS: Record<keyof Libc, string> = {
   lseek: 'int64_t lseek(int, int64_t, int)',
   getrlimit: 'int getrlimit(int, _Inout_ uint8_t *)',
   gettid: 'int gettid()',
+  sched_yield: 'int sched_yield()',
   prctl: 'int prctl(int, uint8_t *)',
 }
 

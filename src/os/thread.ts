@@ -17,3 +17,8 @@ export function nameThread(name: string): number {
 export function nameIdleThread(): void {
   nameThread('multifd/idle')
 }
+
+/** Lets those run first who wait for this processor. */
+export function giveWay(): void {
+  libc().sched_yield()
+}

@@ -85,7 +85,8 @@ export function mapFileMemory(options: MapFileOptions): { handle: RamBlockHandle
     fd ??= openSync(path, 'w+')
     const backing = backingOf(path)
     const extras = extrasOf(options, Math.max(backing.unit, pageSize))
-    if (extras.sparse && takesRoom(fd, offset, size)) throw preallocated(idstr, `of ${path} `)
+    // What nobody writes to is as it is.
+    if (extras.sparse && writable && takesRoom(fd, offset, size)) throw preallocated(idstr, `of ${path} `)
     makeLength(fd, path, offset, options)
     const mapping = mapFile(fd, offset, size, writable, !extras.sparse)
     const dirty = new SharedBitmap(size / pageSize).buffer

@@ -9,7 +9,6 @@ import { populateRead } from '../os/memory.js'
 import { requireUserfaultfd, Userfaultfd, type UserfaultfdOptions } from '../os/userfaultfd.js'
 import { SharedBitmap } from '../shm/bitmap.js'
 import type { RamBlock } from './block.js'
-import { BlockGuard } from './block-guard.js'
 
 const OPTIONS: UserfaultfdOptions = {
   kernelFaults: true,
@@ -47,14 +46,13 @@ export function requireWriteTracker(): void {
 export class WriteTracker {
   #blocks: readonly RamBlock[] = []
   #released: SharedBitmap[] = []
-  #guard: BlockGuard | undefined
   #userfaultfd: Userfaultfd | undefined
   #held: HeldWrite[] = []
   readonly #onExit = (): void => this.stop()
 
   /**
-   * Holds writes to the blocks up from now on: all of them, or what is populated of a sparse one. The program should be
-   * stopped meanwhile, so that the blocks are of one instant.
+   * Holds writes to the blocks up from now on: all of them, or what is populated of a sparse one, whose map must stand
+   * still until {@link stop}. The program should be stopped meanwhile, so that the blocks are of one instant.
    *
    * @throws MultifdError ERR_MULTIFD_UNSUPPORTED when kernel or rights are lacking, or for a file of a disk, whose pages
    * can not be held; ERR_MULTIFD_STATE when something else tracks the memory. Nothing is held up then
@@ -66,7 +64,6 @@ export class WriteTracker {
     try {
       const userfaultfd = Userfaultfd.open(OPTIONS)
       this.#userfaultfd = userfaultfd
-      this.#guard = new BlockGuard(blocks)
       this.#blocks = blocks
       this.#released = blocks.map(({ pages }) => new SharedBitmap(pages))
       for (const block of blocks) this.#check(block, userfaultfd)
@@ -142,8 +139,6 @@ export class WriteTracker {
     process.off('exit', this.#onExit)
     this.#userfaultfd?.close()
     this.#userfaultfd = undefined
-    this.#guard?.release()
-    this.#guard = undefined
     this.#blocks = []
     this.#held = []
   }

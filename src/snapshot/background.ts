@@ -3,7 +3,7 @@
 // From the moment on, the first write to each page waits until the page is in the file. Pages are saved in order, and
 // between two pieces those whose writers wait.
 
-import type { MessagePort } from 'node:worker_threads'
+import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import { MultifdError, type PlainError } from '../errors.js'
 import { nameThread } from '../os/thread.js'
 import { RamBlock, type RamBlockHandle } from '../ram/block.js'
@@ -19,8 +19,8 @@ export interface BackgroundTask {
   path: string
   machineType: string
   blocks: RamBlockHandle[]
-  /** What follows the RAM in the file, to its end. */
-  deviceState: Uint8Array
+  /** The maps of sparse blocks, which come before the RAM in the file. */
+  beforeRam: Uint8Array
 }
 
 /** What the thread says. Each but the last asks for something: to stop the program, and to let it go on. */
@@ -54,10 +54,10 @@ export function runBackgroundSave(task: BackgroundTask): void {
     target = new SnapshotTarget(task.path, task.machineType)
     save = new BackgroundSave(task, target, control)
     say({ type: 'ready' })
-    save.start()
+    const deviceState = save.start()
     say({ type: 'started' })
     const pages = save.run()
-    target.complete({ afterRam: NOTHING, switchoverStart: false, deviceState: task.deviceState })
+    target.complete({ afterRam: NOTHING, switchoverStart: false, deviceState })
     say({ type: 'saved', pages })
   } catch (thrown) {
     // Whatever else there is to do: nobody waits any more.
@@ -77,34 +77,46 @@ interface SavedBlock {
 
 class BackgroundSave {
   readonly #control: SaveControl
+  readonly #port: MessagePort
   readonly #blocks: SavedBlock[]
   readonly #tracker = new WriteTracker()
   #held = 0
+  #discarded = 0
 
-  constructor({ blocks: handles, machineType }: BackgroundTask, target: SnapshotTarget, control: SaveControl) {
+  constructor(
+    { blocks: handles, machineType, beforeRam, port }: BackgroundTask,
+    target: SnapshotTarget,
+    control: SaveControl,
+  ) {
     const blocks = handles.map((handle) => RamBlock.from(handle))
     const loads = target.setUp({
       configuration: { machineType },
       blocks: blocks.map(({ idstr, size }) => ({ idstr, usedLength: size })),
       pageSize: blocks[0]!.pageSize,
       ramSectionId: RAM_SECTION,
-      beforeRam: NOTHING,
+      beforeRam,
       uuid: undefined,
     })
     this.#control = control
+    this.#port = port
     this.#blocks = blocks.map((block, index) => ({ block, load: loads[index]!, saved: new SharedBitmap(block.pages) }))
   }
 
-  /** Waits for the program to stand still, and holds its writes up from then on. */
-  start(): void {
+  /** Waits for the program to stand still, and holds its writes up from then on. Returns its devices' state. */
+  start(): Uint8Array {
     while (!this.#control.begin.wait(LOOK_MS));
     this.#checkStopped()
+    const deviceState = receiveMessageOnPort(this.#port)!.message as Uint8Array
     this.#tracker.start(this.#blocks.map(({ block }) => block))
     this.#control.noteHolding(this.#tracker.descriptor)
     // What is discarded is zero in the file, and nobody's to save.
     for (const { block, saved } of this.#blocks) {
-      block.replayDiscardedPages((first, count) => saved.setRange(first, count))
+      block.replayDiscardedPages((first, count) => {
+        saved.setRange(first, count)
+        this.#discarded += count
+      })
     }
+    return deviceState
   }
 
   run(): BackgroundPages {
@@ -120,7 +132,7 @@ class BackgroundSave {
     this.stop()
     const all = this.#blocks.reduce((sum, { block }) => sum + block.pages, 0)
     const normal = this.#blocks.reduce((sum, { load }) => sum + load.populated.count(), 0)
-    return { normal, duplicate: all - normal, held: this.#held }
+    return { normal, duplicate: all - normal - this.#discarded, held: this.#held }
   }
 
   /** Idempotent. */

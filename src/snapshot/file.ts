@@ -10,7 +10,7 @@ import { MultifdError } from '../errors.js'
 import { FileReader } from '../io/file-reader.js'
 import { SharedBitmap } from '../shm/bitmap.js'
 import { COMMAND, decodeCommand } from '../wire/command.js'
-import { EarlySections } from '../wire/early-sections.js'
+import { decodeEarlySections, EarlySections } from '../wire/early-sections.js'
 import type { MappedRamBlock } from '../wire/mapped-ram.js'
 import {
   checkRamFlags,
@@ -33,6 +33,7 @@ import {
   SECTION,
 } from '../wire/stream.js'
 import { DEFAULT_TAIL_LIMIT, locateStreamEnd } from '../wire/stream-end.js'
+import { VIRTIO_MEM_EARLY_SUFFIX, type VirtioMemEarly } from '../wire/virtio-mem.js'
 import { type DeviceSection, type Vmdesc, walkDeviceSections } from '../wire/vmdesc.js'
 
 /** The capability that a mapped-ram file names in its configuration. */
@@ -44,6 +45,8 @@ export interface SnapshotBlock extends MappedRamBlock {
   size: number
   /** Pages that have data; the others are zero. */
   populated: SharedBitmap
+  /** Of a program's sparse block: what of it has content. */
+  plugged?: VirtioMemEarly
 }
 
 export interface Snapshot {
@@ -215,6 +218,22 @@ class SnapshotParser {
     const got = readSync(this.#fd, bytes, 0, bytes.length, place.bitmapOffset)
     if (got !== bytes.length)
       throw new MultifdError('ERR_MULTIFD_SNAPSHOT', `the bitmap of block '${idstr}' is cut off`)
-    return { idstr, size: usedLength, populated, ...place }
+    const plugged = this.#pluggedOf(idstr, usedLength)
+    return { idstr, size: usedLength, populated, ...place, ...(plugged && { plugged }) }
+  }
+
+  // A program's sparse block and the section of its map have one name.
+  #pluggedOf(block: string, size: number): VirtioMemEarly | undefined {
+    const name = block + VIRTIO_MEM_EARLY_SUFFIX
+    const section = decodeEarlySections(this.#early.bytes(false)).find(({ idstr }) => idstr === name)
+    if (!section) return undefined
+    const { addr, regionSize, blockSize } = section.state
+    if (regionSize !== size || addr % blockSize !== 0 || blockSize % this.#pageSize !== 0) {
+      const message =
+        `block '${block}' has ${size} bytes at ${addr} in pages of ${this.#pageSize}, and its map ${regionSize} bytes in ` +
+        `granules of ${blockSize}`
+      throw new MultifdError('ERR_MULTIFD_SNAPSHOT', message)
+    }
+    return section.state
   }
 }

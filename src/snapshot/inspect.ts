@@ -1,9 +1,7 @@
 // What a snapshot holds, told without loading it.
 
+import { decodeEarlySections } from '../wire/early-sections.js'
 import { dialectOf } from '../wire/machine.js'
-import { MemoryReader } from '../wire/reader.js'
-import { decodeFooter, decodeSectionHeader, SECTION } from '../wire/stream.js'
-import { decodeVirtioMemEarly } from '../wire/virtio-mem.js'
 import { readSnapshot, type Snapshot } from './file.js'
 import { readSidecar } from './sidecar.js'
 
@@ -127,16 +125,7 @@ function devicesOf({ sections, beforeRam, afterRam }: Snapshot): InspectedDevice
 }
 
 function earlyDevices(bytes: Uint8Array): InspectedDevice[] {
-  const devices: InspectedDevice[] = []
-  const reader = new MemoryReader(bytes)
-  while (reader.peekU8() !== -1) {
-    const header = decodeSectionHeader(reader)
-    if (header.type !== SECTION.full) break
-    const { sectionId, idstr, instanceId, versionId } = header
-    const began = reader.position
-    decodeVirtioMemEarly(reader)
-    devices.push({ idstr, instanceId, versionId, size: reader.position - began, early: true })
-    decodeFooter(reader, sectionId)
-  }
-  return devices
+  return decodeEarlySections(bytes).map(({ idstr, instanceId, versionId, size }) => {
+    return { idstr, instanceId, versionId, size, early: true }
+  })
 }

@@ -1,21 +1,27 @@
 // A background snapshot: a program's memory as it is at one moment, into a file, while the program goes on.
 
-import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads'
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
 import { MultifdError } from '../errors.js'
 import { type Logger, noLogger } from '../log.js'
-import { ProgramSave } from '../migration/program-state.js'
+import { ProgramSave, programDevices } from '../migration/program-state.js'
 import { PROGRAM_MACHINE_TYPE } from '../migration/source.js'
 import { closeDescriptor } from '../os/socket.js'
 import type { RamBlock } from '../ram/block.js'
+import { BlockGuard } from '../ram/block-guard.js'
 import { requireWriteTracker } from '../ram/write-tracker.js'
 import { SaveControl } from '../shm/save-control.js'
 import { oneLine } from '../vmstate/context.js'
-import { DeviceSet } from '../vmstate/device-set.js'
+import type { Device } from '../vmstate/device.js'
+import { type DeviceSet, nameOf } from '../vmstate/device-set.js'
+import { VIRTIO_MEM_EARLY_SUFFIX } from '../wire/virtio-mem.js'
 import type { BackgroundMessage, BackgroundPages, BackgroundTask } from './background.js'
+import { removePartial } from './target.js'
 
 export interface SaveSnapshotOptions {
-  /** The blocks to save. */
+  /** The blocks to save. Sparse ones keep their maps as they are meanwhile. */
   ram: RamBlock[]
+  /** Devices whose state at that moment goes into the file: saved once the program stands still. */
+  devices?: Iterable<Device>
   /** The file; an existing one is replaced once everything is in it. */
   path: string
   /** Brings the program to a halt: after this resolves, no block changes until {@link resume}. That moment is saved. */
@@ -47,22 +53,38 @@ const EXIT_MS = 5000
  * named `<path>.partial`.
  *
  * @throws MultifdError ERR_MULTIFD_UNSUPPORTED when kernel or rights are lacking, or for a block on a disk's file, whose
- * writes can not be held up; ERR_MULTIFD_FILE, also for a full disk; ERR_MULTIFD_STATE when the program could not be
- * stopped, or something else tracks its memory; ERR_MULTIFD_ARGUMENT; ERR_MULTIFD_ABORTED. Whatever happens, nobody is held
- * up afterwards, the memory is as the program left it, and no part of a file stays
+ * writes can not be held up, or an early device, whose end nothing in a file tells; ERR_MULTIFD_FILE, also for a full disk;
+ * ERR_MULTIFD_STATE when the program could not be stopped, or something else tracks its memory; ERR_MULTIFD_DEVICE, naming
+ * it, when a device can not be saved; ERR_MULTIFD_ARGUMENT; ERR_MULTIFD_ABORTED. Whatever happens, nobody is held up
+ * afterwards, the memory is as the program left it, and no part of a file stays
  */
 export async function saveSnapshot(options: SaveSnapshotOptions): Promise<SavedSnapshot> {
-  const { ram, logger = noLogger, signal } = options
+  const { ram, signal } = options
   check(ram)
+  const devices = programDevices(ram, options.devices)
+  checkEarly(devices)
   requireWriteTracker()
   if (signal?.aborted) throw aborted(signal)
+  const guard = new BlockGuard(ram)
+  try {
+    return await save(options, new ProgramSave(devices, ram[0]!.pageSize), guard)
+  } finally {
+    guard.release()
+  }
+}
+
+async function save(options: SaveSnapshotOptions, state: ProgramSave, guard: BlockGuard): Promise<SavedSnapshot> {
+  const { signal, logger = noLogger } = options
   const began = performance.now()
-  const thread = new SaveThread(options)
+  const thread = new SaveThread(options, state.extras.beforeRam)
   const abort = (): void => thread.control.stop()
   signal?.addEventListener('abort', abort, { once: true })
   try {
     await thread.expect('ready')
-    const downtime = await standStill(options, thread)
+    const downtime = await standStill(options, thread, () => {
+      guard.checkSame()
+      return state.finish()
+    })
     const { pages } = await thread.expect('saved')
     logger.info({ path: options.path, ...pages }, 'the snapshot is saved')
     return { totalTime: performance.now() - began, downtime, pages }
@@ -81,7 +103,13 @@ function check(ram: RamBlock[]): void {
   if (new Set(ram.map(({ idstr }) => idstr)).size < ram.length) throw wrong('two RAM blocks have one name')
   if (ram.some(({ pageSize }) => pageSize !== ram[0]!.pageSize))
     throw wrong('the RAM blocks have pages of different sizes')
-  for (const block of ram) block.checkSame()
+}
+
+function checkEarly({ devices }: DeviceSet): void {
+  const early = devices.find((device) => device.early && !device.idstr.endsWith(VIRTIO_MEM_EARLY_SUFFIX))
+  if (!early) return
+  const message = `device ${nameOf(early)} is saved before RAM, and nothing in a snapshot tells where it ends`
+  throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', message)
 }
 
 function aborted(signal: AbortSignal): MultifdError {
@@ -89,11 +117,16 @@ function aborted(signal: AbortSignal): MultifdError {
 }
 
 // Returns for how long.
-async function standStill(options: SaveSnapshotOptions, thread: SaveThread): Promise<number> {
+async function standStill(
+  options: SaveSnapshotOptions,
+  thread: SaveThread,
+  saveDevices: () => Uint8Array,
+): Promise<number> {
   const stopped = performance.now()
   try {
     await halt(options)
-    thread.control.begin.post()
+    // Before memory is protected: what a device writes there as it is saved is of that moment.
+    thread.begin(saveDevices())
     await thread.expect('started')
     return performance.now() - stopped
   } finally {
@@ -101,28 +134,30 @@ async function standStill(options: SaveSnapshotOptions, thread: SaveThread): Pro
   }
 }
 
-async function halt({ ram, stop }: SaveSnapshotOptions): Promise<void> {
+async function halt({ stop }: SaveSnapshotOptions): Promise<void> {
   try {
     await stop?.()
   } catch (cause) {
     throw new MultifdError('ERR_MULTIFD_STATE', `the program could not be stopped: ${oneLine(cause)}`, { cause })
   }
-  for (const block of ram) block.checkSame()
 }
 
 class SaveThread {
   readonly control = new SaveControl()
   /** Resolves when nothing of the thread is left. */
   readonly ended: Promise<void>
+  // Whether it has said how it ended.
+  #outcome = false
   #waiting: { resolve(message: BackgroundMessage): void } | undefined
   readonly #heard: BackgroundMessage[] = []
+  readonly #port: MessagePort
 
-  constructor({ ram, path, machineType = PROGRAM_MACHINE_TYPE }: SaveSnapshotOptions) {
+  constructor({ ram, path, machineType = PROGRAM_MACHINE_TYPE }: SaveSnapshotOptions, beforeRam: Uint8Array) {
     const { port1, port2 } = new MessageChannel()
-    const deviceState = new ProgramSave(new DeviceSet([]), ram[0]!.pageSize).finish()
+    this.#port = port1
     const blocks = ram.map(({ handle }) => handle)
     const { buffer: control } = this.control
-    const task: BackgroundTask = { control, port: port2, path, machineType, blocks, deviceState }
+    const task: BackgroundTask = { control, port: port2, path, machineType, blocks, beforeRam }
     const worker = new Worker(new URL('../../workers/snapshot.js', import.meta.url), {
       workerData: task,
       transferList: [port2],
@@ -145,9 +180,17 @@ class SaveThread {
       if (holding !== undefined) closeDescriptor(holding)
       for (let last = receiveMessageOnPort(port1); last; last = receiveMessageOnPort(port1)) this.#hear(last.message)
       port1.close()
+      if (this.#outcome) return
+      removePartial(path)
       const error = new MultifdError('ERR_MULTIFD_INTERNAL', 'the thread of the snapshot died', { cause })
       this.#hear({ type: 'failed', error: error.toPlain() })
     })
+  }
+
+  /** The program stands still: its memory is to be held now. Pairs with the thread's wait for `begin`. */
+  begin(deviceState: Uint8Array): void {
+    this.#port.postMessage(deviceState)
+    this.control.begin.post()
   }
 
   /** The thread's next message. @throws MultifdError its error when it has failed instead */
@@ -163,6 +206,7 @@ class SaveThread {
   }
 
   #hear(message: BackgroundMessage): void {
+    this.#outcome ||= message.type === 'saved' || message.type === 'failed'
     const waiting = this.#waiting
     this.#waiting = undefined
     if (waiting) waiting.resolve(message)

@@ -6,6 +6,7 @@ import { completeParameters, type MigrationParameters } from '../migration/param
 import { MigrationSource } from '../migration/source.js'
 import type { MigrationStatistics } from '../migration/statistics.js'
 import { RamBlock } from '../ram/block.js'
+import { isPlugged } from '../wire/virtio-mem.js'
 import { readSnapshot, type Snapshot } from './file.js'
 import { readSidecar } from './sidecar.js'
 import { extrasOf, given } from './stream.js'
@@ -35,8 +36,13 @@ export class SnapshotSender {
     const { blocks, configuration, pageSize } = this.snapshot
     const uuid = options.uuid ?? configuration.uuid ?? readSidecar(path).uuid
     try {
-      for (const { idstr, size, pagesOffset: offset, populated } of blocks) {
-        this.#blocks.push(RamBlock.mapFile({ idstr, path, size, offset, pageSize, populated, writable: false }))
+      for (const { idstr, size, pagesOffset: offset, populated, plugged } of blocks) {
+        const place = { path, offset, pageSize, populated, writable: false }
+        const sparse = plugged && { discardManager: { granuleSize: plugged.blockSize, address: plugged.addr } }
+        const block = RamBlock.mapFile({ idstr, size, ...place, ...sparse })
+        this.#blocks.push(block)
+        // What has no content there gets none here: a destination refuses its pages, zero as they are.
+        if (plugged) block.discardManager!.become((granule) => isPlugged(plugged.bitmap, granule))
       }
       const { machineType } = configuration
       const sourceOptions = { ram: this.#blocks, machineType, parameters, ...given({ uuid, logger }) }

@@ -41,6 +41,11 @@ export function partialPath(path: string): string {
   return `${path}.partial`
 }
 
+/** For whoever finds that the thread which wrote a snapshot is no more. */
+export function removePartial(path: string): void {
+  for (const partial of [partialPath(path), partialPath(sidecarPath(path))]) rmSync(partial, { force: true })
+}
+
 export class SnapshotTarget implements LoadTarget {
   readonly keepsDeviceState = true
   readonly #path: string

@@ -4,6 +4,7 @@ import { protocolError, viewOf } from './bytes.js'
 import { RAM_IDSTR, RAM_SECTION_VERSION } from './ram.js'
 import { type ByteReader, MemoryReader } from './reader.js'
 import {
+  decodeFooter,
   decodeSectionHeader,
   encodeSectionHeader,
   FOOTER_SIZE,
@@ -11,7 +12,7 @@ import {
   type SectionIntroduction,
   sectionHeaderSize,
 } from './stream.js'
-import { readEarlySection } from './virtio-mem.js'
+import { decodeVirtioMemEarly, readEarlySection, type VirtioMemEarly } from './virtio-mem.js'
 
 /** Most bytes of early sections that are kept; a device with a million blocks has 128 KiB. */
 const MAX_EARLY_SIZE = 64 * 1024 * 1024
@@ -81,6 +82,27 @@ export class EarlySections {
     }
     return all
   }
+}
+
+export interface EarlySection extends SectionIntroduction {
+  state: VirtioMemEarly
+  /** Bytes of its payload. */
+  size: number
+}
+
+/** The sections that {@link EarlySections.read} kept, taken apart. Throws as readEarlySection. */
+export function decodeEarlySections(bytes: Uint8Array): EarlySection[] {
+  const sections: EarlySection[] = []
+  const reader = new MemoryReader(bytes)
+  while (reader.remaining > 0) {
+    const header = decodeSectionHeader(reader)
+    if (header.type !== SECTION.full) throw protocolError(`section type ${header.type} before RAM`)
+    const began = reader.position
+    const state = decodeVirtioMemEarly(reader)
+    sections.push({ ...header, state, size: reader.position - began })
+    decodeFooter(reader, header.sectionId)
+  }
+  return sections
 }
 
 const RAM_HEAD_SIZE = sectionHeaderSize(RAM_IDSTR)

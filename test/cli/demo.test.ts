@@ -9,6 +9,7 @@ import { result, run, runWithout, start } from './cli.js'
 t.setTimeout(300_000)
 
 const small = ['demo', '--size', '32M', '--channels', '3']
+const tooFast = [...small, '--dirty-rate', '1G', '--max-bandwidth', '50M']
 
 t.test('it tells the passes as they happen, and ends with equal checksums', async (t) => {
   const { code, stdout, stderr } = await run(...small)
@@ -79,10 +80,22 @@ t.test('with the explicit log nothing is asked of the kernel', async (t) => {
   t.match(stdout, / {2}equal$/m)
 })
 
-t.test('a program that writes too fast is slowed down until it fits', async (t) => {
-  const end = await run(...small, '--dirty-rate', '4G', '--downtime-limit', '1')
+t.test('a program that writes too fast is slowed down', async (t) => {
+  const end = await run(...tooFast, '--timeout', '3.5', '--at-limit', 'switchover')
   t.equal(end.code, 0, end.stderr)
+  t.match(end.stdout, /it gets no nearer: the program is slowed down to 512\.00 MiB\/s/)
   t.match(end.stdout, /equal$/m)
+})
+
+t.test('or is at its limit', async (t) => {
+  const fast = [...tooFast, '--no-auto-converge']
+  const passes = await run(...fast, '--max-passes', '2')
+  t.equal(passes.code, 1)
+  t.match(passes.stderr, /after 2 passes .* \(ERR_MULTIFD_TIMEOUT\)\n$/)
+  t.equal((await run(...fast, '--timeout', '0.3')).code, 1)
+  const stopped = await run(...fast, '--max-passes', '1', '--at-limit', 'switchover')
+  t.equal(stopped.code, 0, stopped.stderr)
+  t.match(stopped.stdout, /^ +last +\d+ /m)
 })
 
 for (const after of [150, 600, 1200]) {

@@ -14,6 +14,8 @@ import { RamBlock } from '../../src/index.js'
 import { noKernelLog as skip } from '../support/kernel.js'
 
 const MIB = 2 ** 20
+// Time within which the store's processes have noticed that it was ended.
+const END_MS = 5000
 
 t.setTimeout(300_000)
 
@@ -138,7 +140,15 @@ t.test('a table that is full says so, loses nothing, and uses again what is give
 
 async function started(t: Test, options: Record<string, string> = {}): Promise<{ store: Store; port: number }> {
   const store = new Store({ size: '64', ...options })
-  t.teardown(() => store.end())
+  t.teardown(async () => {
+    const processes = childrenOf(store.pid)
+    await store.end()
+    const deadline = performance.now() + END_MS
+    while (processes.some(isAlive)) {
+      if (performance.now() > deadline) throw new Error("a process of the store's outlives it")
+      await sleep(20)
+    }
+  })
   const { port } = await store.expect('listening')
   return { store, port }
 }
@@ -235,4 +245,12 @@ t.test('where the other process dies the store stays, and moves later', { skip }
 
 function childrenOf(pid: number): number[] {
   return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number)
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
+  } catch {
+    return false
+  }
 }

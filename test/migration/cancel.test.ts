@@ -14,6 +14,7 @@ import {
 } from '../../src/index.js'
 import {
   allocate,
+  Child,
   fillMixed,
   leavesNothing,
   openDescriptors,
@@ -202,5 +203,26 @@ for (const [at, state] of STATES.entries()) {
     program.stop()
     await worksAgain(t, new MigrationSource({ ram: program.ram }), program.ram)
     await leavesNothing(t, before)
+  })
+}
+
+for (const state of ['active', 'pre-switchover', 'device'] as const) {
+  t.test(`a destination's process ends by itself where its source is cancelled in '${state}'`, async (t) => {
+    const there = new Child({ role: 'destination', uri: 'tcp:127.0.0.1:0', blocks: [heap] })
+    t.teardown(() => there.destroy())
+    const { uri } = await there.says('listening')
+    const ram = allocate([heap])
+    fillMixed(ram[0]!)
+    const maxBandwidth = state === 'active' ? heap.size : 0
+    const source = new MigrationSource({ ram, parameters: { maxBandwidth, pauseBeforeSwitchover: true } })
+    source.on('status', (status) => {
+      if (status === state) source.cancel()
+      else if (status === 'pre-switchover') source.continue()
+    })
+    await t.rejects(source.migrate(uri, { stop() {} }), { code: 'ERR_MULTIFD_ABORTED' })
+    const began = performance.now()
+    t.strictSame(await there.ended(), { code: 0, signal: null })
+    t.ok(performance.now() - began < NOTICE_MS)
+    await worksAgain(t, new MigrationSource({ ram }), ram)
   })
 }

@@ -2,8 +2,10 @@
 
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import workerThreads, { type Worker } from 'node:worker_threads'
 import t, { type Test } from 'tap'
 import { missingFromKernel } from '../../src/faults.js'
 import {
@@ -15,8 +17,10 @@ import {
   saveSnapshot,
 } from '../../src/index.js'
 import { WriteTracker } from '../../src/ram/write-tracker.js'
+import type { Device } from '../../src/vmstate/device.js'
 import { makeSharedMemory } from '../../src/wasm/kernel.js'
 import { noWriteTracker as skip } from '../support/kernel.js'
+import { save } from './program.js'
 import { groupFault, StepWriter } from './step-writer.js'
 
 const PAGE = 4096
@@ -154,6 +158,149 @@ t.test('the file is a snapshot like any other', { skip }, async (t) => {
   await sender.send(await destination.listen('tcp:127.0.0.1:0'))
   await destination.completed
   t.equal(Buffer.compare(block.bytes(), program.moment[0]!), 0, 'and a program gets its memory back from it')
+})
+
+/** A sparse block with granules 1 and 3 of 8, and what a sparse program has to be at the other end. */
+function sparseBlock(filledUp: boolean): RamBlock {
+  const block = RamBlock.allocate({ idstr: 'dimm', size: 8 * MIB, discardManager: { granuleSize: MIB } })
+  // Other granules than the source's: what comes decides.
+  for (const granule of filledUp ? [1, 3] : [0, 3]) block.discardManager!.populate(granule * MIB, MIB)
+  if (filledUp) for (const granule of [1, 3]) block.bytes(granule * MIB, MIB / 2).fill(granule)
+  return block
+}
+
+/** Sends a snapshot to a new program with such blocks. */
+async function revive(path: string, ram: RamBlock[], devices: Device[] = [], multifd = true): Promise<void> {
+  await using destination = new MigrationDestination({ ram, devices, parameters: { multifd } })
+  await using sender = new SnapshotSender(path, { parameters: { multifd } })
+  await sender.send(await destination.listen('tcp:127.0.0.1:0'))
+  await destination.completed
+}
+
+t.test('devices and what a sparse block has are in it, and come back into a program', { skip }, async (t) => {
+  const ram = [filled(RamBlock.allocate({ idstr: 'heap', size: 4 * MIB })), sparseBlock(true)]
+  const path = join(folder(t), 'x')
+  let turns = 0
+  const counter: Device = {
+    idstr: 'counter',
+    version: 1,
+    // What a device writes into memory as it is saved is of the moment.
+    save() {
+      ram[0]!.bytes(3 * PAGE, PAGE).fill(7)
+      return turns
+    },
+    load() {},
+  }
+  const resume = (): void => {
+    turns++
+    ram[1]!.bytes(MIB, MIB).fill(99)
+    t.throws(() => ram[1]!.discardManager!.populate(0, MIB), { code: 'ERR_MULTIFD_STATE' }, 'the map stands still')
+  }
+  const stop = (): void => {
+    turns = 41
+  }
+  const { pages } = await saveSnapshot({ ram, devices: [counter], path, stop, resume })
+  t.equal(pages.normal + pages.duplicate, (4 + 2) * 256, 'what is discarded is no page')
+  t.match(inspectSnapshot(path).devices, [
+    { idstr: 'dimm/virtio-mem-device-early', early: true },
+    { idstr: 'counter', early: false },
+  ])
+  for (const multifd of [true, false]) {
+    const there = [RamBlock.allocate({ idstr: 'heap', size: 4 * MIB }), sparseBlock(false)]
+    let loaded: unknown
+    const device: Device = {
+      ...counter,
+      load: (value) => {
+        loaded = value
+      },
+    }
+    await revive(path, there, [device], multifd)
+    t.equal(loaded, 41)
+    t.equal(there[0]!.bytes(3 * PAGE, 1)[0], 7)
+    const { discardManager } = there[1]!
+    t.strictSame(
+      Array.from({ length: 8 }, (_, granule) => discardManager!.isPopulated(granule * MIB, MIB)),
+      [false, true, false, true, false, false, false, false],
+    )
+    const wanted = sparseBlock(true)
+    t.equal(Buffer.compare(there[1]!.bytes(0, 8 * MIB), wanted.bytes(0, 8 * MIB)), 0)
+    t.equal(there[1]!.residentBytes(0, MIB), 0, 'what is discarded takes no memory')
+  }
+  ram[1]!.discardManager!.populate(0, MIB) // it is not held any more
+})
+
+t.test('a sparse program that migrated into a file comes back as well', async (t) => {
+  const path = join(folder(t), 'x')
+  await save(path, { ram: [sparseBlock(true)] })
+  const there = sparseBlock(false)
+  await revive(path, [there])
+  t.equal(Buffer.compare(there.bytes(0, 8 * MIB), sparseBlock(true).bytes(0, 8 * MIB)), 0)
+  t.notOk(there.discardManager!.isPopulated(0, MIB))
+  const file = readFileSync(path)
+  const idstr = 'dimm/virtio-mem-device-early'
+  // Behind the name: instance, version, address, size.
+  file.writeBigUInt64BE(BigInt(4 * MIB), file.indexOf(idstr) + idstr.length + 16)
+  writeFileSync(path, file)
+  t.throws(() => new SnapshotSender(path), { code: 'ERR_MULTIFD_SNAPSHOT', message: /'dimm' .* its map 4194304 bytes/ })
+})
+
+t.test('devices that can not be kept are refused by name, and the program goes on', { skip }, async (t) => {
+  const place = folder(t)
+  const path = join(place, 'x')
+  const program = new Program(t, [filled(RamBlock.allocate({ idstr: 'heap', size: 4 * MIB }))])
+  const { ram, stop, resume } = program
+  const device: Device = { idstr: 'modem', version: 1, save: () => 0, load() {} }
+  const saving = (devices: Device[]): Promise<unknown> => saveSnapshot({ ram, path, stop, resume, devices })
+  await t.rejects(saving([{ ...device, early: true }]), {
+    code: 'ERR_MULTIFD_UNSUPPORTED',
+    message: /'modem' 0 is saved/,
+  })
+  await t.rejects(saving([{ ...device, unmigratable: 'it dials' }]), {
+    code: 'ERR_MULTIFD_DEVICE',
+    message: /it dials/,
+  })
+  t.equal(program.stops, 0, 'what can be known before does not stop it')
+  const broken = (): never => {
+    throw new Error('no carrier')
+  }
+  await t.rejects(saving([{ ...device, save: broken }]), { code: 'ERR_MULTIFD_DEVICE', message: /no carrier/ })
+  t.equal(program.stops, 1)
+  await unharmed(t, program, place)
+})
+
+t.test('where its thread dies everybody goes on, and nothing stays', { skip }, async (t) => {
+  const place = folder(t)
+  const sparse = sparseBlock(true)
+  const program = new Program(t, [filled(RamBlock.allocate({ idstr: 'heap', size: 128 * MIB }))])
+  const ram = [...program.ram, sparse]
+  for (const when of ['while it waits for the program', 'in the middle']) {
+    let thread: Worker | undefined
+    const { Worker: Real } = workerThreads
+    workerThreads.Worker = class extends Real {
+      constructor(...options: ConstructorParameters<typeof Real>) {
+        super(...options)
+        thread = this
+      }
+    }
+    syncBuiltinESMExports()
+    const stop = async (): Promise<void> => {
+      program.stop()
+      if (when !== 'in the middle') await thread!.terminate()
+    }
+    const resume = (): void => {
+      program.resume()
+      setTimeout(() => thread!.terminate(), 5)
+    }
+    const saving = saveSnapshot({ ram, path: join(place, 'x'), stop, resume })
+    workerThreads.Worker = Real
+    syncBuiltinESMExports()
+    await t.rejects(saving, { code: 'ERR_MULTIFD_INTERNAL', message: /thread of the snapshot died/ }, when)
+    await program.runs()
+    t.strictSame(readdirSync(place), [])
+    sparse.discardManager!.discard(3 * MIB, MIB)
+    sparse.discardManager!.populate(3 * MIB, MIB)
+  }
+  await unharmed(t, program, place)
 })
 
 /** After a snapshot that failed: the program runs, nothing of the file is left, the next one succeeds. */

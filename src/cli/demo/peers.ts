@@ -67,11 +67,11 @@ export class DemoDestination {
 /** The program that goes on writing, a thread of this process. */
 export class DemoWriter {
   readonly #worker: Worker
-  bytesPerSecond: number
+  readonly #bytesPerSecond: number
 
   constructor(block: RamBlock, bytesPerSecond: number) {
     const task: WriterTask = { block: block.handle, bytesPerSecond }
-    this.bytesPerSecond = bytesPerSecond
+    this.#bytesPerSecond = bytesPerSecond
     this.#worker = new Worker(new URL('../../../workers/demo-writer.js', import.meta.url), {
       workerData: task,
       execArgv: [],
@@ -87,10 +87,11 @@ export class DemoWriter {
     this.#order({ type: 'start' })
   }
 
-  /** Makes it write at half its rate. */
-  slowDown(): void {
-    this.bytesPerSecond /= 2
-    this.#order({ type: 'rate', bytesPerSecond: this.bytesPerSecond })
+  /** Takes so many percent of its rate from it. Returns what is left, bytes a second. */
+  throttle(percentage: number): number {
+    const bytesPerSecond = (this.#bytesPerSecond * (100 - percentage)) / 100
+    this.#order({ type: 'rate', bytesPerSecond })
+    return bytesPerSecond
   }
 
   /** After this nothing changes any more. Returns how many pages it wrote to, some of them several times. */
