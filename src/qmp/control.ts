@@ -18,7 +18,7 @@ import { Settings } from './settings.js'
 
 /** What is migrated by QMP. One of source and destination at least. */
 export interface QmpTarget extends ProgramHooks {
-  /** What `migrate` migrates; a function where there is nothing yet, asked when it is needed. */
+  /** What `migrate` migrates; a function, asked when it is needed, where it has to come first. */
   source?: MigrationSource | (() => MigrationSource)
   /** What `migrate-incoming` receives into. */
   destination?: Receiver
@@ -57,7 +57,7 @@ export class MigrationControl extends EventEmitter<ControlEvents> {
     const object = typeof source === 'object' ? source : destination
     const parameters: MigrationParameters = object?.parameters ?? { ...DEFAULT_PARAMETERS, ...QEMU_DEFAULTS }
     this.settings = new Settings(parameters, machineType)
-    this.#runState = destination && !source ? 'inmigrate' : this.#alive
+    this.#runState = destination && typeof source !== 'object' ? 'inmigrate' : this.#alive
     if (typeof source === 'object') this.#takeSource(source)
     if (destination) this.#observe(destination)
   }
