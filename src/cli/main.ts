@@ -9,6 +9,7 @@ import { inspectCommand } from './inspect.js'
 import { receiveCommand } from './receive.js'
 import { EXIT, errorObject, failure, printJson } from './report.js'
 import { sendCommand } from './send.js'
+import { serveCommand } from './serve.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'))
 
@@ -24,6 +25,7 @@ const program = new Command('multifd')
 
 receiveCommand(program)
 sendCommand(program)
+serveCommand(program)
 inspectCommand(program)
 demoCommand(program)
 

@@ -37,6 +37,7 @@ export class Convergence {
     this.#dataBefore = shm.sum(COUNTER.normalPages, true)
     this.#began = performance.now()
     shm.count(shm.coordinatorPlace, COUNTER.passes, 1)
+    this.#coordinator.tell({ type: 'pass-begins', pass: this.#pass })
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, this.#ram.pendingEstimate)
   }
 
@@ -47,7 +48,7 @@ export class Convergence {
    * @throws MultifdError ERR_MULTIFD_TIMEOUT when the passes that it may take are over
    */
   endPass(): boolean {
-    const { shm, parameters } = this.#coordinator
+    const { shm, downtimeLimit } = this.#coordinator
     const durationMs = Math.max(performance.now() - this.#began, 0.001)
     const bytes = shm.sum(COUNTER.bytes, true) - this.#bytesBefore
     // In pages and not in bytes: zero pages cost next to nothing to send, and some may be again. Compressed pages are more
@@ -58,13 +59,13 @@ export class Convergence {
     // What is known to be too much needs no look at the logs, which would cost for nothing.
     const unsent = this.#ram.pendingEstimate
     const synchroniseBegan = performance.now()
-    const pending = pagesMs(unsent) > parameters.downtimeLimit ? unsent : this.#ram.pendingExact()
+    const pending = pagesMs(unsent) > downtimeLimit ? unsent : this.#ram.pendingExact()
     const costs = { pagesMs: pagesMs(pending), synchroniseMs: performance.now() - synchroniseBegan }
     const dirtyPagesRate = (((pending - unsent) / this.#ram.pageSize) * 1000) / durationMs
     shm.setCounter(shm.coordinatorPlace, COUNTER.dirtyPagesRate, dirtyPagesRate)
     const remainingPages = pending / this.#ram.pageSize
     const expectedDowntime = expectedDowntimeOf(costs)
-    const enough = remainingPages === 0 || fits(costs, parameters.downtimeLimit)
+    const enough = remainingPages === 0 || fits(costs, downtimeLimit)
     const converging = enough || remainingPages < this.#pages
     const [pass, pages, bandwidth] = [this.#pass, this.#pages, (bytes * 1000) / durationMs]
     this.#coordinator.tell({
@@ -86,13 +87,13 @@ export class Convergence {
 
   // Returns whether the program is stopped although it stands still for longer than it should.
   #atLimit(expectedDowntime: number): boolean {
-    const { maxPasses, atLimit, downtimeLimit } = this.#coordinator.parameters
+    const { maxPasses, atLimit } = this.#coordinator.parameters
     const passesOver = maxPasses > 0 && this.#pass >= maxPasses
     if (!passesOver && !this.overdue()) return false
     if (atLimit === 'switchover') return true
     const message =
       `the program changes its memory faster than it can be sent: after ${this.#pass} passes it would still stand still ` +
-      `for ${Math.ceil(expectedDowntime)} ms, and may for ${downtimeLimit}`
+      `for ${Math.ceil(expectedDowntime)} ms, and may for ${this.#coordinator.downtimeLimit}`
     throw new MultifdError('ERR_MULTIFD_TIMEOUT', message)
   }
 }

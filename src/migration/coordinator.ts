@@ -7,7 +7,7 @@ import type { WaitHook } from '../io/channel.js'
 import { DescriptorChannel, describe } from '../io/descriptor-channel.js'
 import { closeDescriptor, shutdownBoth } from '../os/socket.js'
 import { nameIdleThread, nameThread } from '../os/thread.js'
-import { CHANNEL, CHANNEL_STATE, COUNTER } from '../shm/layout.js'
+import { CHANNEL, CHANNEL_STATE, COUNTER, LIMIT } from '../shm/layout.js'
 import { MigrationShm, type ShmHandle } from '../shm/migration-shm.js'
 import type { CoordinatorMessage } from './messages.js'
 import type { MigrationParameters } from './parameters.js'
@@ -60,6 +60,16 @@ export class Coordinator {
     shm.setCounter(shm.coordinatorPlace, COUNTER.tid, 0)
     nameIdleThread()
     return outcome
+  }
+
+  /** Bytes a second at the moment, 0 for no limit. */
+  get maxBandwidth(): number {
+    return this.shm.limit(LIMIT.maxBandwidth)
+  }
+
+  /** Of the moment, ms. */
+  get downtimeLimit(): number {
+    return this.shm.limit(LIMIT.downtimeLimit)
   }
 
   /** Takes a descriptor over: it is closed when the migration ends, after every thread that uses it. */

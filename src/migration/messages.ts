@@ -5,6 +5,8 @@ import type { Figures, PassInfo } from './statistics.js'
 
 export type CoordinatorMessage =
   | { type: 'active' }
+  /** Source: from 1 on; the pass after the program has stopped is the last. */
+  | { type: 'pass-begins'; pass: number }
   | { type: 'pass'; info: PassInfo }
   | { type: 'figures'; figures: Partial<Figures> }
   /** Source: asks, at a time of the monotonic clock, for the program to be stopped, and its devices saved; answered with

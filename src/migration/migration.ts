@@ -5,14 +5,21 @@ import { MultifdError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { noLogger } from '../log.js'
 import type { CoordinatorMessage } from './messages.js'
-import type { MigrationParameters } from './parameters.js'
+import { changedWhileRunning, completeParameters, type MigrationParameters } from './parameters.js'
 import { type Figures, type MigrationStatistics, type PassInfo, readStatistics } from './statistics.js'
 import { MigrationState, type MigrationStatus } from './status.js'
 import { MigrationThreads, type ThreadInfo, type ThreadsOptions } from './threads.js'
 
 export interface MigrationEvents {
   status: [status: MigrationStatus]
+  /** A pass begins, from 1 on; the one after the program has stopped is the last. */
+  passBegin: [pass: number]
+  /** A pass has ended, and it was not the last. */
   pass: [info: PassInfo]
+  /** Source: the program stands still. */
+  stop: []
+  /** Source: it goes on, as the migration failed or was cancelled. */
+  resume: []
 }
 
 export interface RunOptions extends Omit<ThreadsOptions, 'onMessage' | 'parameters' | 'channels' | 'pagesPerPacket'> {
@@ -32,9 +39,10 @@ export interface Cancellation {
 const PACKET_BYTES = 524288
 
 export abstract class Migration extends EventEmitter<MigrationEvents> {
-  protected readonly parameters: MigrationParameters
   protected readonly logger: Logger
   protected readonly state: MigrationState
+  #parameters: MigrationParameters
+  #error: MultifdError | undefined
   readonly #cancellable = new Set<AbortController>()
   /** How long the program ran on after the coordinator wanted it stopped, ms: no downtime of its. */
   protected ranOn = 0
@@ -50,7 +58,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
 
   protected constructor(parameters: MigrationParameters, logger: Logger | undefined) {
     super()
-    this.parameters = parameters
+    this.#parameters = parameters
     this.logger = logger ?? noLogger
     this.state = new MigrationState((status) => {
       this.logger.debug({ status }, 'migration status')
@@ -62,6 +70,32 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   get status(): MigrationStatus {
     return this.state.status
   }
+
+  /** What holds; for the next migration where it can not be changed in this one. */
+  get parameters(): Readonly<MigrationParameters> {
+    return this.#parameters
+  }
+
+  /**
+   * Changes parameters. While a migration runs it is `maxBandwidth` and `downtimeLimit` that can be changed, and they hold
+   * at once.
+   *
+   * @throws MultifdError ERR_MULTIFD_ARGUMENT as the constructor; ERR_MULTIFD_STATE for another one while a migration runs;
+   * nothing is changed then
+   */
+  setParameters(parameters: Partial<MigrationParameters>): void {
+    const next = completeParameters({ ...this.#parameters, ...parameters })
+    this.checkParameters(next)
+    if (this.state.running) {
+      const fixed = changedWhileRunning(this.#parameters, next)
+      if (fixed) throw new MultifdError('ERR_MULTIFD_STATE', `parameter '${fixed}' can not be changed in mid-migration`)
+      this.#threads?.limit(next)
+    }
+    this.#parameters = next
+  }
+
+  /** What one side alone knows of parameters. @throws MultifdError ERR_MULTIFD_ARGUMENT */
+  protected checkParameters(_parameters: MigrationParameters): void {}
 
   /** The figures at this instant, as query-migrate has them; undefined before the first migration. */
   statistics(): MigrationStatistics | undefined {
@@ -75,6 +109,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
       setupTime: this.#setupTime,
       figures: this.#figures,
       xbzrleCacheSize: this.#xbzrleCacheSize,
+      errorDesc: this.state.status === 'failed' ? this.#error?.message : undefined,
     })
   }
 
@@ -91,6 +126,15 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
    */
   cancel(reason?: unknown): void {
     for (const controller of this.#cancellable) controller.abort(reason)
+  }
+
+  /**
+   * Breaks the connections of the migration that runs, as if the network had: it fails. For one whose peer hangs, and that
+   * is not to be taken for cancelled. Without one, nothing happens.
+   */
+  yank(): void {
+    if (!this.state.running) return
+    this.#threads?.fail(new MultifdError('ERR_MULTIFD_CLOSED', 'the connections were broken on request (yank)'))
   }
 
   /** Cancels a migration that runs, and waits until nothing of it is left: no thread, no descriptor. Idempotent. */
@@ -137,6 +181,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     this.#doneTime = undefined
     this.#totalTime = undefined
     this.#figures = {}
+    this.#error = undefined
     this.ranOn = 0
     this.#pageSize = pageSize
     this.#totalBytes = totalBytes
@@ -166,6 +211,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     const error = await Promise.race([threads.ended, hasEverything])
     over = true
     this.#totalTime = (error ? undefined : this.#doneTime) ?? performance.now() - this.#began
+    this.#error = error
     this.state.become(error === undefined ? 'completed' : error.code === 'ERR_MULTIFD_ABORTED' ? 'cancelled' : 'failed')
     if (error) {
       this.logger.error({ code: error.code, channel: error.channel }, error.message)
@@ -181,6 +227,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
 
   #hear(message: CoordinatorMessage): void {
     if (message.type === 'figures') this.#takeFigures(message.figures)
+    else if (message.type === 'pass-begins') this.emit('passBegin', message.pass)
     else if (message.type === 'pass') this.emit('pass', message.info)
     else if (message.type === 'warning') this.logger.warn({}, message.text)
     else if (message.type === 'set-up') {

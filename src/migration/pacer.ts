@@ -14,16 +14,18 @@ export function portionPages(maxBandwidth: number, pageSize: number, most: numbe
 }
 
 export class Pacer {
-  #bytesPerMs: number
+  readonly #maxBandwidth: () => number
+  #free = false
+  #limited = false
   // Bytes that may be sent now; below zero they are owed.
   #allowance = 0
   #filledAt = 0
   // Bytes that the allowance has paid for.
   #charged = 0
 
-  /** @param maxBandwidth bytes a second, 0 for no limit */
-  constructor(maxBandwidth: number) {
-    this.#bytesPerMs = maxBandwidth / 1000
+  /** @param maxBandwidth bytes a second, 0 for no limit; it may change */
+  constructor(maxBandwidth: () => number) {
+    this.#maxBandwidth = maxBandwidth
   }
 
   /** Forgets what was saved up or owed: a pass begins. */
@@ -34,7 +36,7 @@ export class Pacer {
 
   /** Holds nothing back from now on. */
   free(): void {
-    this.#bytesPerMs = 0
+    this.#free = true
   }
 
   /**
@@ -45,17 +47,25 @@ export class Pacer {
    * @param wait returns after at most the time it is given, ms
    */
   hold(sent: () => number, wait: (ms: number) => void): void {
-    if (this.#bytesPerMs === 0) return
     for (;;) {
+      const bytesPerMs = this.#free ? 0 : this.#maxBandwidth() / 1000
+      const began = !this.#limited
+      this.#limited = bytesPerMs > 0
+      if (!this.#limited) return
       const total = sent()
+      // Nothing is owed from the time without a limit.
+      if (began) {
+        this.#charged = total
+        this.restart()
+      }
       this.#allowance -= total - this.#charged
       this.#charged = total
       const now = performance.now()
-      const filled = this.#allowance + (now - this.#filledAt) * this.#bytesPerMs
-      this.#allowance = Math.min(filled, BURST_MS * this.#bytesPerMs)
+      const filled = this.#allowance + (now - this.#filledAt) * bytesPerMs
+      this.#allowance = Math.min(filled, BURST_MS * bytesPerMs)
       this.#filledAt = now
       if (this.#allowance >= 0) return
-      wait(-this.#allowance / this.#bytesPerMs)
+      wait(-this.#allowance / bytesPerMs)
     }
   }
 }

@@ -182,6 +182,15 @@ export function completeParameters(
   return complete
 }
 
+/** What a migration that runs takes up at once. */
+const LIVE: readonly string[] = ['maxBandwidth', 'downtimeLimit'] satisfies (keyof MigrationParameters)[]
+
+/** The first parameter that differs and can not be changed while a migration runs. */
+export function changedWhileRunning(now: MigrationParameters, next: MigrationParameters): string | undefined {
+  const names = Object.keys(next) as (keyof MigrationParameters)[]
+  return names.find((name) => now[name] !== next[name] && !LIVE.includes(name))
+}
+
 /**
  * What of the compression depends on the machine.
  *

@@ -36,9 +36,9 @@ export class RamSave {
   readonly #dirty: DirtyBitmap[]
   readonly #batch: PageRuns
   readonly #channels: SendChannels | undefined
-  readonly #packetPages: number
+  #packetPages = 0
   // Whether batches of several packets are worth it: not with a limit on the bandwidth, nor where packets are compressed.
-  readonly #large: boolean
+  #large = false
   readonly #pacer: Pacer
   readonly #records: RecordWriter
   #over: () => boolean = () => false
@@ -59,10 +59,7 @@ export class RamSave {
     })
     this.#batch = coordinator.shm.batch()
     this.#channels = options.channels
-    const { maxBandwidth, multifdCompression } = coordinator.parameters
-    this.#packetPages = portionPages(maxBandwidth, this.pageSize, PACKET_DATA_SIZE / this.pageSize)
-    this.#large = maxBandwidth === 0 && multifdCompression === 'none'
-    this.#pacer = new Pacer(maxBandwidth)
+    this.#pacer = new Pacer(() => coordinator.maxBandwidth)
     this.#records = new RecordWriter(coordinator, writer, () => this.#pace(), options)
   }
 
@@ -110,6 +107,7 @@ export class RamSave {
    */
   savePass(last: boolean, over: () => boolean = () => false): void {
     this.#over = over
+    this.#choosePortions()
     // While the program stands still nothing is held back, as in QEMU.
     if (last) this.#pacer.free()
     else this.#pacer.restart()
@@ -123,6 +121,12 @@ export class RamSave {
       }
     }
     this.#records.endPass()
+  }
+
+  #choosePortions(): void {
+    const { maxBandwidth, parameters } = this.#coordinator
+    this.#packetPages = portionPages(maxBandwidth, this.pageSize, PACKET_DATA_SIZE / this.pageSize)
+    this.#large = maxBandwidth === 0 && parameters.multifdCompression === 'none'
   }
 
   /** Ends a section's records: the barrier, in the peer's dialect, and EOS. */

@@ -233,6 +233,9 @@ class SourceRun {
       this.#keepAlive(),
     )
     shm.count(shm.coordinatorPlace, COUNTER.passes, 1)
+    this.#coordinator.tell({ type: 'pass-begins', pass: shm.counter(shm.coordinatorPlace, COUNTER.passes) })
+    this.#ram.countMain()
+    this.#coordinator.tell({ type: 'figures', figures: { precopyBytes: shm.sum(COUNTER.bytes, true) } })
     this.#ram.synchronise()
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, this.#ram.pendingPages * this.#ram.pageSize)
     if (this.#plan.switchoverStart) this.#command(COMMAND.switchoverStart)

@@ -82,13 +82,8 @@ export class MigrationSource extends Migration {
     this.#options = options
     this.#extras = extras
     this.#devices = extras ? new DeviceSet([]) : programDevices(options.ram, options.devices)
-    checkZeroCopy(this.parameters)
     if (options.ram.length === 0) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'there is no RAM block to migrate')
-    const { xbzrle, xbzrleCacheSize } = this.parameters
-    if (xbzrle && xbzrleCacheSize < options.ram[0]!.pageSize) {
-      const message = `parameter 'xbzrleCacheSize' is ${xbzrleCacheSize}: it must be no less than a target page`
-      throw new MultifdError('ERR_MULTIFD_ARGUMENT', message)
-    }
+    this.checkParameters(this.parameters)
     const names = new Set(options.ram.map(({ idstr }) => idstr))
     if (names.size < options.ram.length) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'two RAM blocks have one name')
     if (options.uuid !== undefined) parseUuid(options.uuid)
@@ -109,6 +104,15 @@ export class MigrationSource extends Migration {
       return await this.#migrate(parseUri(uri), options, cancellation.signal)
     } finally {
       cancellation.release()
+    }
+  }
+
+  protected override checkParameters(parameters: MigrationParameters): void {
+    checkZeroCopy(parameters)
+    const { xbzrle, xbzrleCacheSize } = parameters
+    if (xbzrle && xbzrleCacheSize < this.#options.ram[0]!.pageSize) {
+      const message = `parameter 'xbzrleCacheSize' is ${xbzrleCacheSize}: it must be no less than a target page`
+      throw new MultifdError('ERR_MULTIFD_ARGUMENT', message)
     }
   }
 
@@ -156,6 +160,7 @@ export class MigrationSource extends Migration {
       state: this.state,
       guard,
       pause: this.parameters.pauseBeforeSwitchover,
+      notify: (event) => this.emit(event),
       save: () => deviceState ?? save!.finish(),
       logger: this.logger,
     })

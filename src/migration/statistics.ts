@@ -27,6 +27,11 @@ export interface RamStatistics {
   multifdBytes: number
   pagesPerSecond: number
   pageSize: number
+  /** Bytes until the program stood still, and since then. */
+  precopyBytes: number
+  downtimeBytes: number
+  /** Bytes since the destination has the program: none, where it gets it last. */
+  postcopyBytes: number
   /** With `zeroCopySend`: sends without copying that the kernel copied after all. */
   dirtySyncMissedZeroCopy: number
 }
@@ -71,6 +76,8 @@ export interface MigrationStatistics {
   ram: RamStatistics
   /** Where XBZRLE is on, and on a destination where it came. */
   xbzrleCache?: XbzrleCacheStatistics
+  /** Why it failed. */
+  errorDesc?: string
 }
 
 /** What only a coordinator knows; times in ms. */
@@ -80,6 +87,8 @@ export interface Figures {
   converging: boolean
   cpuThrottlePercentage: number
   xbzrleRates: XbzrleRates
+  /** Source: on all connections, until the program stood still. */
+  precopyBytes: number
 }
 
 /** What is known when a pass ends. */
@@ -113,12 +122,13 @@ export interface StatisticsInput {
   figures: Partial<Figures>
   /** Undefined without XBZRLE. */
   xbzrleCacheSize: number | undefined
+  errorDesc: string | undefined
 }
 
 /** The figures at this instant, read from the shared counters. */
 export function readStatistics(input: StatisticsInput): MigrationStatistics {
-  const { shm, status, totalTime, setupTime, totalBytes, pageSize, figures, xbzrleCacheSize } = input
-  const { xbzrleRates = { cacheMissRate: 0, encodingRate: 0 }, ...times } = figures
+  const { shm, status, totalTime, setupTime, totalBytes, pageSize, figures, xbzrleCacheSize, errorDesc } = input
+  const { xbzrleRates = { cacheMissRate: 0, encodingRate: 0 }, precopyBytes, ...times } = figures
   const own = (counter: number): number => shm.counter(shm.coordinatorPlace, counter)
   const transferred = shm.sum(COUNTER.bytes, true)
   const normal = shm.sum(COUNTER.normalPages, true)
@@ -150,6 +160,9 @@ export function readStatistics(input: StatisticsInput): MigrationStatistics {
       multifdBytes: shm.sum(COUNTER.bytes, false),
       pagesPerSecond: Math.round(((normal + duplicate + xbzrlePages) * 1000) / activeMs),
       pageSize,
+      precopyBytes: precopyBytes ?? transferred,
+      downtimeBytes: transferred - (precopyBytes ?? transferred),
+      postcopyBytes: 0,
       dirtySyncMissedZeroCopy: shm.sum(COUNTER.zeroCopyMissed, false),
     },
     ...((xbzrleCacheSize !== undefined || xbzrlePages > 0) && {
@@ -162,5 +175,6 @@ export function readStatistics(input: StatisticsInput): MigrationStatistics {
         ...xbzrleRates,
       },
     }),
+    ...(errorDesc !== undefined && { errorDesc }),
   }
 }

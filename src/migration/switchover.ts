@@ -27,6 +27,8 @@ export interface SwitchoverOptions {
   guard: BlockGuard
   /** Whether it waits for {@link Switchover.continue}. */
   pause: boolean
+  /** Is told once the program has stopped, and once it goes on again. */
+  notify(event: 'stop' | 'resume'): void
   /** Gives what follows the RAM's last section, to the end of the stream. The program stands still. */
   save(): Uint8Array
   logger: Logger
@@ -65,21 +67,24 @@ export class Switchover {
 
   /** The migration has ended: a program that still is this side's goes on, at full speed. */
   async end(completed: boolean): Promise<void> {
-    const { hooks } = this.#options
+    const { hooks, notify } = this.#options
     // A stop that is under way yet would halt the program after it was told to go on.
     await this.#running
     if (this.#throttle > 0) this.throttle(0)
-    if (!completed && this.#running && hooks.stop) await hooks.resume?.()
+    if (completed || !this.#running || !hooks.stop) return
+    await hooks.resume?.()
+    notify('resume')
   }
 
   async #run(threads: MigrationThreads): Promise<void> {
-    const { hooks, state, guard, pause, save } = this.#options
+    const { hooks, state, guard, pause, notify, save } = this.#options
     try {
       await hooks.stop?.()
     } catch (cause) {
       const message = `the program could not be stopped: ${oneLine(cause)}`
       throw new MultifdError('ERR_MULTIFD_STATE', message, { cause })
     }
+    if (hooks.stop) notify('stop')
     if (threads.shm.stopped) return
     guard.checkSame()
     if (pause) {

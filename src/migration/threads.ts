@@ -5,7 +5,7 @@ import type { Piscina } from 'piscina'
 import type { ChannelTask, ThreadOutcome } from '../channel/thread.js'
 import { MultifdError, type PlainError } from '../errors.js'
 import { delayOptimizing } from '../os/engine.js'
-import { CHANNEL, CHANNEL_STATE, COUNTER } from '../shm/layout.js'
+import { CHANNEL, CHANNEL_STATE, COUNTER, LIMIT } from '../shm/layout.js'
 import { MigrationShm } from '../shm/migration-shm.js'
 import type { CoordinatorTask } from './coordinator.js'
 import type { CoordinatorMessage } from './messages.js'
@@ -65,7 +65,14 @@ export class MigrationThreads {
     const { channels, pagesPerPacket, dirtyWords } = options
     this.#side = options.side
     this.shm = MigrationShm.create({ channels, pagesPerPacket, dirtyWords }, options.faults)
+    this.limit(options.parameters)
     this.ended = this.#run(options)
+  }
+
+  /** Lets these hold from now on. */
+  limit({ maxBandwidth, downtimeLimit }: Pick<MigrationParameters, 'maxBandwidth' | 'downtimeLimit'>): void {
+    this.shm.setLimit(LIMIT.maxBandwidth, maxBandwidth)
+    this.shm.setLimit(LIMIT.downtimeLimit, downtimeLimit)
   }
 
   /** The live threads, at this instant. */

@@ -5,6 +5,7 @@
 //   control   CONTROL_WORDS int32
 //   channels  n × CHANNEL_WORDS int32
 //   counters  (n + 1) × COUNTER_WORDS float64   the coordinator's are the last
+//   limits    LIMIT_WORDS float64                what may be changed while it runs
 //   jobs      n × RING_DEPTH int32            the slot or command at each place of a channel's ring
 //   slots     (n × RING_DEPTH + 1) × slotWords uint32
 //   packets   n × PACKET.size bytes              each its channel's own
@@ -95,6 +96,15 @@ export const COUNTER = {
 } as const
 export const COUNTER_WORDS = 17
 
+/** What the embedding thread may change while the migration runs, and C reads. */
+export const LIMIT = {
+  /** Bytes a second, 0 for no limit. */
+  maxBandwidth: 0,
+  /** ms. */
+  downtimeLimit: 1,
+} as const
+export const LIMIT_WORDS = 2
+
 /** Jobs that a channel's ring holds. Enough that a busy channel seldom sleeps, few enough that a pass ends soon. */
 export const RING_DEPTH = 8
 /** Jobs left in a ring at which its channel tells the coordinator, which then refills it at once: a wake-up costs. */
@@ -146,7 +156,8 @@ export function shmOffsets({ channels, pagesPerPacket, dirtyWords }: ShmShape) {
   const control = 0
   const channelAreas = control + 4 * CONTROL_WORDS
   const counters = Math.ceil((channelAreas + 4 * channels * CHANNEL_WORDS) / 64) * 64
-  const jobs = counters + 8 * (channels + 1) * COUNTER_WORDS
+  const limits = counters + 8 * (channels + 1) * COUNTER_WORDS
+  const jobs = limits + 8 * LIMIT_WORDS
   const slots = jobs + 4 * channels * RING_DEPTH
   const packets = Math.ceil((slots + 4 * slotCount * slotWords) / 64) * 64
   const dirty = packets + channels * PACKET.size
@@ -155,6 +166,7 @@ export function shmOffsets({ channels, pagesPerPacket, dirtyWords }: ShmShape) {
     control,
     channelAreas,
     counters,
+    limits,
     jobs,
     slots,
     packets,

@@ -8,6 +8,7 @@ import {
   CONTROL_WORDS,
   COUNTER,
   COUNTER_WORDS,
+  LIMIT_WORDS,
   PACKET,
   type ShmShape,
   shmOffsets,
@@ -42,6 +43,7 @@ export class MigrationShm {
   readonly #control: Int32Array
   readonly #channels: Int32Array
   readonly #counters: Float64Array
+  readonly #limits: Float64Array
 
   constructor(handle: ShmHandle) {
     const at = shmOffsets(handle)
@@ -51,6 +53,7 @@ export class MigrationShm {
     this.#control = new Int32Array(buffer, at.control, CONTROL_WORDS)
     this.#channels = new Int32Array(buffer, at.channelAreas, handle.channels * CHANNEL_WORDS)
     this.#counters = new Float64Array(buffer, at.counters, (handle.channels + 1) * COUNTER_WORDS)
+    this.#limits = new Float64Array(buffer, at.limits, LIMIT_WORDS)
     this.coordinator = new Semaphore(this.#control, CONTROL.coordinator)
     this.answers = new Semaphore(this.#control, CONTROL.answers)
   }
@@ -225,6 +228,15 @@ export class MigrationShm {
   end(): void {
     Atomics.store(this.#control, CONTROL.ending, 1)
     this.release(0x7fffffff)
+  }
+
+  /** One of {@link LIMIT}. Its writer is the embedding thread. */
+  limit(which: number): number {
+    return this.#limits[which]!
+  }
+
+  setLimit(which: number, value: number): void {
+    this.#limits[which] = value
   }
 
   // A counter has one writer, and is one store on every machine this runs on: no Atomics, which would want BigInts here.
