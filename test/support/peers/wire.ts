@@ -126,7 +126,8 @@ export class Wire {
 
   /** Ends it at once, with a reset on tcp. */
   reset(): void {
-    if ('port' in this.socket.address()) this.socket.resetAndDestroy()
+    // Node leaves a socket open for good that is to be reset while its end is under way.
+    if (!this.socket.writableEnded && 'port' in this.socket.address()) this.socket.resetAndDestroy()
     else this.socket.destroy()
   }
 }
