@@ -22,7 +22,8 @@ export interface MigrationEvents {
   resume: []
 }
 
-export interface RunOptions extends Omit<ThreadsOptions, 'onMessage' | 'parameters' | 'channels' | 'pagesPerPacket'> {
+export interface RunOptions
+  extends Omit<ThreadsOptions, 'onMessage' | 'parameters' | 'channels' | 'pagesPerPacket' | 'failure'> {
   pageSize: number
   totalBytes: number
   signal: AbortSignal
@@ -186,8 +187,12 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     this.#pageSize = pageSize
     this.#totalBytes = totalBytes
     this.#xbzrleCacheSize = rest.side === 'src' && xbzrle ? xbzrleCacheSize : undefined
+    const cancelled = (): MultifdError => {
+      return new MultifdError('ERR_MULTIFD_ABORTED', 'the migration was cancelled', { cause: signal.reason })
+    }
     const threads = new MigrationThreads({
       ...rest,
+      ...(signal.aborted && { failure: cancelled() }),
       channels: multifd ? multifdChannels : 0,
       pagesPerPacket: PACKET_BYTES / pageSize,
       parameters: this.parameters,
@@ -203,7 +208,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     const abort = (): void => {
       if (over) return
       if (this.state.allows('cancelling')) this.state.become('cancelling')
-      threads.fail(new MultifdError('ERR_MULTIFD_ABORTED', 'the migration was cancelled', { cause: signal.reason }))
+      threads.fail(cancelled())
     }
     if (signal.aborted) abort()
     signal.addEventListener('abort', abort, { once: true })

@@ -37,6 +37,8 @@ export interface ThreadsOptions {
   /** What a channel is started with besides {@link ChannelTask}. */
   channelPlan: object
   onMessage(message: CoordinatorMessage): void
+  /** Where it is over before it begins. */
+  failure?: MultifdError
   faults?: number
 }
 
@@ -66,6 +68,8 @@ export class MigrationThreads {
     this.#side = options.side
     this.shm = MigrationShm.create({ channels, pagesPerPacket, dirtyWords }, options.faults)
     this.limit(options.parameters)
+    // Before a thread has it: one that is warm could come first with an error of its own.
+    if (options.failure) this.fail(options.failure)
     this.ended = this.#run(options)
   }
 
