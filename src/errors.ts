@@ -92,3 +92,9 @@ export class MultifdError extends Error {
     return new MultifdError('ERR_MULTIFD_INTERNAL', `internal error: ${text}`, { cause: thrown })
   }
 }
+
+/** What went wrong, in a line. */
+export function oneLine(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error)
+  return text.replaceAll(/\s*\n\s*/g, ' ')
+}

@@ -35,7 +35,7 @@ export class Stopped extends Error {}
 export function runChannelThread(task: ChannelTask, name: string, loop: (shm: MigrationShm) => void): ThreadOutcome {
   const shm = new MigrationShm(task.shm)
   const { channel } = task
-  noteLoaded(shm)
+  noteLoaded(task.shm)
   try {
     shm.setChannelWord(channel, CHANNEL.tid, nameThread(name))
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.running)
@@ -58,13 +58,13 @@ export function runChannelThread(task: ChannelTask, name: string, loop: (shm: Mi
  * For a task's beginning, when everything is loaded: from here on the thread can be ended at any time. One that is ended
  * while it loads native code takes the process down with SIGABRT. Pairs with the wait at exit in threads.ts.
  */
-export function noteLoaded(shm: MigrationShm): void {
+export function noteLoaded(shm: ShmHandle): void {
   try {
     libc()
   } catch {
     // Whoever needs it first says what is missing.
   }
-  shm.noteLoaded()
+  new MigrationShm(shm).noteLoaded()
 }
 
 /** Waits for the coordinator's next hand-over. */

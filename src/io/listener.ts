@@ -3,7 +3,14 @@
 import { lstatSync, unlinkSync } from 'node:fs'
 import { MultifdError } from '../errors.js'
 import { ERRNO } from '../os/libc.js'
-import { closeDescriptor, localPort, openListener, type SocketAddress, startConnect } from '../os/socket.js'
+import {
+  closeDescriptor,
+  localPort,
+  openListener,
+  type SocketAddress,
+  startConnect,
+  unixAddress,
+} from '../os/socket.js'
 import { isLoopback, type MigrationUri } from './uri.js'
 
 export class Listener {
@@ -33,8 +40,7 @@ export class Listener {
       fd = openListener(address, backlog)
     } catch (error) {
       if (address.family !== 'unix' || (error as MultifdError).errno !== ERRNO.addressInUse) throw error
-      if (!isStale(address)) throw error
-      unlinkSync(address.path)
+      if (!removeStale(address.path)) throw error
       fd = openListener(address, backlog)
     }
     const actual = uri.transport === 'tcp' ? { ...uri, port: localPort(fd) } : uri
@@ -55,10 +61,12 @@ export class Listener {
   }
 }
 
-// A socket file that nobody listens on was left by a process that died.
-function isStale(address: SocketAddress & { family: 'unix' }): boolean {
-  if (!lstatSync(address.path, { throwIfNoEntry: false })?.isSocket()) return false
-  const { fd, errno } = startConnect(address)
+/** Removes a socket file that nobody listens on, as a process that died leaves it. Returns whether there was one. */
+export function removeStale(path: string): boolean {
+  if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return false
+  const { fd, errno } = startConnect(unixAddress(path))
   closeDescriptor(fd)
-  return errno === ERRNO.connectionRefused
+  if (errno !== ERRNO.connectionRefused) return false
+  unlinkSync(path)
+  return true
 }

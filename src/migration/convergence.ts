@@ -31,13 +31,11 @@ export class Convergence {
 
   beginPass(): void {
     const { shm } = this.#coordinator
-    this.#pass++
     this.#pages = this.#ram.pendingPages
     this.#bytesBefore = shm.sum(COUNTER.bytes, true)
     this.#dataBefore = shm.sum(COUNTER.normalPages, true)
     this.#began = performance.now()
-    shm.count(shm.coordinatorPlace, COUNTER.passes, 1)
-    this.#coordinator.tell({ type: 'pass-begins', pass: this.#pass })
+    this.#pass = this.#coordinator.beginPass()
     shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, this.#ram.pendingEstimate)
   }
 

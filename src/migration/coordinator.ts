@@ -1,7 +1,7 @@
 // What the coordinators of both sides share: descriptors, waits, hand-overs to the channels, and the orderly end.
 
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
-import { channelWait, noteLoaded, Stopped, type ThreadOutcome } from '../channel/thread.js'
+import { channelWait, Stopped, type ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
 import type { WaitHook } from '../io/channel.js'
 import { DescriptorChannel, describe } from '../io/descriptor-channel.js'
@@ -45,7 +45,6 @@ export class Coordinator {
   static run(task: CoordinatorTask, name: string, body: (coordinator: Coordinator) => void): ThreadOutcome {
     const coordinator = new Coordinator(task)
     const { shm } = coordinator
-    noteLoaded(shm)
     shm.setCounter(shm.coordinatorPlace, COUNTER.tid, nameThread(name))
     let outcome: ThreadOutcome = {}
     try {
@@ -70,6 +69,15 @@ export class Coordinator {
   /** Of the moment, ms. */
   get downtimeLimit(): number {
     return this.shm.limit(LIMIT.downtimeLimit)
+  }
+
+  /** A pass of the source's begins: counts it, and tells. Returns its number, from 1 on. */
+  beginPass(): number {
+    const { shm } = this
+    shm.count(shm.coordinatorPlace, COUNTER.passes, 1)
+    const pass = shm.counter(shm.coordinatorPlace, COUNTER.passes)
+    this.tell({ type: 'pass-begins', pass })
+    return pass
   }
 
   /** Takes a descriptor over: it is closed when the migration ends, after every thread that uses it. */

@@ -1,7 +1,7 @@
 // The destination's coordinator: tells the connections apart, reads the main stream, and gives the word at its end.
 
 import type { RecvConnection } from '../channel/recv.js'
-import type { ThreadOutcome } from '../channel/thread.js'
+import { noteLoaded, type ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
 import { StreamReader } from '../io/stream-reader.js'
 import { hasZstd } from '../method/zstd.js'
@@ -57,6 +57,7 @@ export function runDestination(
   task: DestinationTask,
   makeTarget: (coordinator: Coordinator) => LoadTarget,
 ): ThreadOutcome {
+  noteLoaded(task.shm)
   if (!rehearsedFor(task)) task.toProgram.postMessage({ type: 'warning', text: 'the rehearsal failed' })
   let target: LoadTarget | undefined
   const outcome = Coordinator.run(task, THREAD_NAME, (coordinator) => {

@@ -1,6 +1,6 @@
 // The source's coordinator: connects, sends set-up, passes, switchover and device state, and waits for the word.
 
-import type { ThreadOutcome } from '../channel/thread.js'
+import { noteLoaded, type ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
 import { connectTo } from '../io/connect.js'
 import { DescriptorChannel } from '../io/descriptor-channel.js'
@@ -63,6 +63,7 @@ export interface SourcePlan {
 export type SourceTask = CoordinatorTask & SourcePlan
 
 export function runSource(task: SourceTask): ThreadOutcome {
+  noteLoaded(task.shm)
   return Coordinator.run(task, 'mig/src/main', (coordinator) => new SourceRun(coordinator, task).run())
 }
 
@@ -232,8 +233,7 @@ class SourceRun {
     const answer = this.#coordinator.ask<SwitchoverAnswer>({ type: 'switchover', at: monotonicMs() }, () =>
       this.#keepAlive(),
     )
-    shm.count(shm.coordinatorPlace, COUNTER.passes, 1)
-    this.#coordinator.tell({ type: 'pass-begins', pass: shm.counter(shm.coordinatorPlace, COUNTER.passes) })
+    this.#coordinator.beginPass()
     this.#ram.countMain()
     this.#coordinator.tell({ type: 'figures', figures: { precopyBytes: shm.sum(COUNTER.bytes, true) } })
     this.#ram.synchronise()

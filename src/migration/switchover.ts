@@ -1,9 +1,8 @@
 // The program's part in a source's switchover: it is stopped, waits where that is wanted, and its devices are saved.
 
-import { MultifdError } from '../errors.js'
+import { MultifdError, oneLine } from '../errors.js'
 import type { Logger } from '../log.js'
 import type { BlockGuard } from '../ram/block-guard.js'
-import { oneLine } from '../vmstate/context.js'
 import type { SwitchoverAnswer } from './messages.js'
 import type { MigrationState } from './status.js'
 import type { MigrationThreads } from './threads.js'

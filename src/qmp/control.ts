@@ -88,7 +88,7 @@ export class MigrationControl extends EventEmitter<ControlEvents> {
     const statistics = current.statistics()
     if (current !== this.#source) {
       const listening = this.#status === 'setup' && this.#listening !== undefined
-      const address = listening ? socketAddressOf(this.#listening!) : undefined
+      const address = listening ? socketAddress(parseUri(this.#listening!)) : undefined
       return destinationInfo(this.#status, statistics?.errorDesc, address)
     }
     return statistics
@@ -240,10 +240,6 @@ export class MigrationControl extends EventEmitter<ControlEvents> {
     await this.target.resume?.()
     this.emit('event', 'RESUME')
   }
-}
-
-function socketAddressOf(uri: string): object[] {
-  return socketAddress(parseUri(uri))
 }
 
 /** Settles once a migration is in its set-up, or has failed before. */

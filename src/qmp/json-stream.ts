@@ -3,6 +3,8 @@
 //
 // Whatever is no JSON is told once a line, and costs no more than MESSAGE_MAX bytes of memory.
 
+import { oneLine } from '../errors.js'
+
 /** Longest value, bytes. */
 export const MESSAGE_MAX = 1024 * 1024
 /** Deepest nesting. */
@@ -137,7 +139,7 @@ export class JsonStream {
     try {
       value = parse(text)
     } catch (error) {
-      this.#listener.error(`JSON parse error, ${oneLine((error as Error).message)}`)
+      this.#listener.error(`JSON parse error, ${oneLine(error)}`)
       return false
     }
     this.#listener.value(value)
@@ -171,8 +173,4 @@ function parse(text: string): unknown {
   const double = (whole: string, single: string | undefined): string =>
     single === undefined ? whole : `"${single.replaceAll("\\'", "'").replaceAll('"', '\\"')}"`
   return JSON.parse(text.replace(STRINGS, double))
-}
-
-function oneLine(text: string): string {
-  return text.replaceAll(/\s+/g, ' ')
 }

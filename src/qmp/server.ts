@@ -1,8 +1,8 @@
 // The QMP server: listens on unix sockets and tcp ports, and gives every connection a session over the same migration.
 
-import { lstatSync, unlinkSync } from 'node:fs'
-import { createConnection, createServer, type Server, type Socket } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
 import { MultifdError } from '../errors.js'
+import { removeStale } from '../io/listener.js'
 import { formatUri, parseUri } from '../io/uri.js'
 import { type Logger, noLogger } from '../log.js'
 import type { QmpVersion } from './commands.js'
@@ -48,7 +48,7 @@ export class QmpServer {
     const server = createServer((socket) => this.#accept(socket))
     const where =
       parsed.transport === 'unix' ? { path: parsed.path } : { host: parsed.host || '127.0.0.1', port: parsed.port }
-    if (parsed.transport === 'unix') await removeStale(parsed.path)
+    if (parsed.transport === 'unix') removeStale(parsed.path)
     await new Promise<void>((resolve, reject) => {
       server.once('error', (cause: NodeJS.ErrnoException) => {
         const { code, syscall } = cause
@@ -97,17 +97,4 @@ export class QmpServer {
       await this.#control.target.quit?.()
     })
   }
-}
-
-// A socket file that nobody listens on was left by a process that died.
-async function removeStale(path: string): Promise<void> {
-  if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return
-  const refused = await new Promise<boolean>((resolve) => {
-    const socket = createConnection(path)
-    socket
-      .once('connect', () => resolve(false))
-      .once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'ECONNREFUSED'))
-    socket.once('connect', () => socket.destroy())
-  })
-  if (refused) unlinkSync(path)
 }

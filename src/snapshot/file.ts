@@ -10,7 +10,7 @@ import { MultifdError } from '../errors.js'
 import { FileReader } from '../io/file-reader.js'
 import { SharedBitmap } from '../shm/bitmap.js'
 import { COMMAND, decodeCommand } from '../wire/command.js'
-import { decodeEarlySections, EarlySections } from '../wire/early-sections.js'
+import { decodeEarlySections, type EarlySection, EarlySections } from '../wire/early-sections.js'
 import type { MappedRamBlock } from '../wire/mapped-ram.js'
 import {
   checkRamFlags,
@@ -126,6 +126,8 @@ class SnapshotParser {
     }
     const deviceState = reader.rest(DEFAULT_TAIL_LIMIT)
     const { vmdesc, sections } = this.#describe(deviceState)
+    const beforeRam = this.#early.bytes(false)
+    const maps = decodeEarlySections(beforeRam)
     return {
       path: this.#path,
       fileSize,
@@ -133,8 +135,8 @@ class SnapshotParser {
       configuration,
       pageSize: this.#pageSize,
       ramSectionId: this.#ramSectionId,
-      blocks: this.#setup!.map((block) => this.#block(block)),
-      beforeRam: this.#early.bytes(false),
+      blocks: this.#setup!.map((block) => this.#block(block, maps)),
+      beforeRam,
       afterRam: this.#early.bytes(true),
       switchoverStart: this.#switchoverStart,
       deviceState,
@@ -211,21 +213,21 @@ class SnapshotParser {
     return { vmdesc, sections: vmdesc && walkDeviceSections(tail.subarray(FOOTER_SIZE, eofAt + 1), vmdesc) }
   }
 
-  #block({ idstr, usedLength, mappedRam }: RamSetupBlock): SnapshotBlock {
+  #block({ idstr, usedLength, mappedRam }: RamSetupBlock, maps: EarlySection[]): SnapshotBlock {
     const place = mappedRam!
     const populated = new SharedBitmap(usedLength / this.#pageSize)
     const bytes = new Uint8Array(populated.buffer)
     const got = readSync(this.#fd, bytes, 0, bytes.length, place.bitmapOffset)
     if (got !== bytes.length)
       throw new MultifdError('ERR_MULTIFD_SNAPSHOT', `the bitmap of block '${idstr}' is cut off`)
-    const plugged = this.#pluggedOf(idstr, usedLength)
+    const plugged = this.#pluggedOf(idstr, usedLength, maps)
     return { idstr, size: usedLength, populated, ...place, ...(plugged && { plugged }) }
   }
 
   // A program's sparse block and the section of its map have one name.
-  #pluggedOf(block: string, size: number): VirtioMemEarly | undefined {
+  #pluggedOf(block: string, size: number, maps: EarlySection[]): VirtioMemEarly | undefined {
     const name = block + VIRTIO_MEM_EARLY_SUFFIX
-    const section = decodeEarlySections(this.#early.bytes(false)).find(({ idstr }) => idstr === name)
+    const section = maps.find(({ idstr }) => idstr === name)
     if (!section) return undefined
     const { addr, regionSize, blockSize } = section.state
     if (regionSize !== size || addr % blockSize !== 0 || blockSize % this.#pageSize !== 0) {

@@ -1,7 +1,7 @@
 // A background snapshot: a program's memory as it is at one moment, into a file, while the program goes on.
 
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads'
-import { MultifdError } from '../errors.js'
+import { MultifdError, oneLine } from '../errors.js'
 import { type Logger, noLogger } from '../log.js'
 import { ProgramSave, programDevices } from '../migration/program-state.js'
 import { PROGRAM_MACHINE_TYPE } from '../migration/source.js'
@@ -10,7 +10,6 @@ import type { RamBlock } from '../ram/block.js'
 import { BlockGuard } from '../ram/block-guard.js'
 import { requireWriteTracker } from '../ram/write-tracker.js'
 import { SaveControl } from '../shm/save-control.js'
-import { oneLine } from '../vmstate/context.js'
 import type { Device } from '../vmstate/device.js'
 import { type DeviceSet, nameOf } from '../vmstate/device-set.js'
 import { VIRTIO_MEM_EARLY_SUFFIX } from '../wire/virtio-mem.js'

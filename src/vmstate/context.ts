@@ -1,6 +1,6 @@
 // What a walk over descriptions carries along, and how its errors say where they happened.
 
-import { MultifdError } from '../errors.js'
+import { MultifdError, oneLine } from '../errors.js'
 import type { LookAheadReader } from './look-ahead.js'
 import type { ByteWriter } from './writer.js'
 
@@ -73,12 +73,6 @@ function printable(text: string): string {
     const control = code < 0x20 || (code >= 0x7f && code < 0xa0)
     return control ? `\\x${code.toString(16).padStart(2, '0')}` : character
   }).join('')
-}
-
-/** What went wrong, in a line. */
-export function oneLine(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error)
-  return text.replaceAll(/\s*\n\s*/g, ' ')
 }
 
 function isThenable(value: unknown): boolean {

@@ -1,9 +1,10 @@
 // The devices of one program: each with its idstr and instance, checked, in the order of the stream.
 
+import { oneLine } from '../errors.js'
 import { argumentError } from '../wire/bytes.js'
 import { MAX_BUFFER_SIZE } from './buffers.js'
 import { checkStructure } from './check.js'
-import { deviceError, oneLine } from './context.js'
+import { deviceError } from './context.js'
 import type { Description } from './description.js'
 import type { DescribedDevice, Device, DeviceOptions, PackedDevice } from './device.js'
 import { checkName } from './field.js'

@@ -7,8 +7,9 @@
 // What a peer sends is walked before it is unpacked: a few bytes of msgpack can ask for gigabytes of empty arrays.
 
 import { Packr, Unpackr } from 'msgpackr'
+import { oneLine } from '../errors.js'
 import { protocolError, viewOf } from '../wire/bytes.js'
-import { deviceError, oneLine } from './context.js'
+import { deviceError } from './context.js'
 
 export const PACKED_HEAD_SIZE = 4
 

@@ -28,6 +28,14 @@ const setUp: Step[] = [
 
 const leave: Step = source('migrate', { uri: '$URI' })
 
+const upToSwitchover: Step[] = [
+  ...setUp,
+  source('migrate-set-capabilities', on('pause-before-switchover')),
+  source('migrate-set-parameters', { ...FAST, 'downtime-limit': 1000 }),
+  leave,
+  { to: 'source', until: 'pre-switchover' },
+]
+
 /** Each documented command, and arguments that it does not take. */
 const badArguments: Step[] = [
   source('query-version', { extra: 1 }),
@@ -276,11 +284,7 @@ export const dialogues: Dialogue[] = [
     destination: true,
     running: true,
     steps: [
-      ...setUp,
-      source('migrate-set-capabilities', on('pause-before-switchover')),
-      source('migrate-set-parameters', { ...FAST, 'downtime-limit': 1000 }),
-      leave,
-      { to: 'source', until: 'pre-switchover' },
+      ...upToSwitchover,
       source('query-status'),
       source('migrate-continue', { state: 'device' }),
       source('migrate-continue', { state: 'pre-switchover' }),
@@ -308,11 +312,7 @@ export const dialogues: Dialogue[] = [
     destination: true,
     running: true,
     steps: [
-      ...setUp,
-      source('migrate-set-capabilities', on('pause-before-switchover')),
-      source('migrate-set-parameters', { ...FAST, 'downtime-limit': 1000 }),
-      leave,
-      { to: 'source', until: 'pre-switchover' },
+      ...upToSwitchover,
       source('migrate_cancel'),
       { to: 'source', until: 'cancelled' },
       { to: 'source', pause: 50 },
