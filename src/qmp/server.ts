@@ -7,7 +7,7 @@ import { formatUri, parseUri } from '../io/uri.js'
 import { type Logger, noLogger } from '../log.js'
 import type { QmpVersion } from './commands.js'
 import { MigrationControl, type QmpTarget } from './control.js'
-import { Session } from './session.js'
+import type { Session } from './session.js'
 
 /** QMP is QEMU 10.0's; the package says who speaks it. */
 const VERSION: QmpVersion = { qemu: { micro: 0, minor: 0, major: 10 }, package: 'multifd' }
@@ -44,8 +44,11 @@ export class QmpServer {
   async listen(uri: string): Promise<string> {
     const parsed = parseUri(uri)
     if (parsed.transport === 'fd') throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'QMP listens on tcp: or unix:')
+    // Loads what checks arguments: a tenth of a second, which programs that do not listen are spared.
+    const { Session } = await import('./session.js')
     if (this.#closed) throw new MultifdError('ERR_MULTIFD_STATE', 'the QMP server is closed')
-    const server = createServer((socket) => this.#accept(socket))
+    const context = { control: this.#control, version: VERSION, quit: () => this.#quit() }
+    const server = createServer((socket) => this.#accept(socket, new Session(socket, context, this.#logger)))
     const where =
       parsed.transport === 'unix' ? { path: parsed.path } : { host: parsed.host || '127.0.0.1', port: parsed.port }
     if (parsed.transport === 'unix') removeStale(parsed.path)
@@ -77,9 +80,8 @@ export class QmpServer {
     await this.close()
   }
 
-  #accept(socket: Socket): void {
-    const context = { control: this.#control, version: VERSION, quit: () => this.#quit() }
-    this.#sessions.set(socket, new Session(socket, context, this.#logger))
+  #accept(socket: Socket, session: Session): void {
+    this.#sessions.set(socket, session)
     socket.once('close', () => this.#sessions.delete(socket))
   }
 

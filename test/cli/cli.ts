@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { KernelFeature } from '../../src/faults.js'
 import { loadCapture } from '../support/captures.js'
+import { plainEnvironment } from '../support/environment.js'
 import { onProcessEnd } from '../support/qemu/index.js'
 
 const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
@@ -45,7 +46,7 @@ export function start(...args: string[]): Running {
 }
 
 function startNode(...args: string[]): Running {
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], env: plainEnvironment() })
   const untrack = onProcessEnd(() => child.kill('SIGKILL'))
   let stdout = ''
   let stderr = ''

@@ -27,6 +27,9 @@ const STALL_MS = 2000
 /** A run that takes longer hangs, ms. */
 const HANG_MS = 5000
 
+// Of a hundred thousand expected errors, stacks as deep as the test runner wants them would be most of the time.
+Error.stackTraceLimit = 4
+
 /** How a run ended: cleanly, or with an error of ours. `defect` is anything else that was thrown. */
 export interface Ending {
   code: ErrorCode | 'end'

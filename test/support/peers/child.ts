@@ -4,6 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface, type Interface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { MigrationDestination, type MigrationParameters, MigrationSource } from '../../../src/index.js'
+import { plainEnvironment } from '../environment.js'
 import { allocate, checksums, fillMixed } from './memory.js'
 import type { ListedBlock } from './stream.js'
 
@@ -38,9 +39,8 @@ export class Child {
   /** @param fd passed on as descriptor 3 */
   constructor(job: Job, fd?: number) {
     const stdio = ['pipe', 'pipe', 'pipe', ...(fd === undefined ? [] : [fd])] as ('pipe' | number)[]
-    const environment = { ...process.env, NODE_OPTIONS: '' }
     const path = fileURLToPath(import.meta.url)
-    this.process = spawn(process.execPath, [path, JSON.stringify(job)], { stdio, env: environment })
+    this.process = spawn(process.execPath, [path, JSON.stringify(job)], { stdio, env: plainEnvironment() })
     this.process.stderr!.resume()
     this.#lines = createInterface({ input: this.process.stdout! })
     this.#lines.on('line', (line) => {
