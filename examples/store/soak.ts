@@ -23,9 +23,12 @@ const { values } = parseArgs({
 
 const { size, channels, 'downtime-limit': limit, 'max-bandwidth': bandwidth } = values
 
-/** What the processes may have more at the end than at first. Before so many moves, it is their start that is seen. */
+/** What the processes may have more at their last rest than at their first. */
 const GROWTH_MIB = 16
-const JUDGED_FROM = 12
+/** Moves between two rests. */
+const REST_EVERY = 10
+/** Longer than a migration's threads wait for the next one. */
+const REST_MS = 6000
 const BETWEEN_MS = 200
 const SETTLE_MS = 300
 
@@ -56,12 +59,17 @@ async function soak(store: Store): Promise<boolean> {
     await sleep(SETTLE_MS)
     moves.push(moved)
     pauses.push(load.takeLongestPause())
-    for (const pid of [store.pid, moved.from, moved.to])
-      looks.set(pid, [...(looks.get(pid) ?? []), look(pid, Number(size) * 2 ** 20)])
     const { totalTime, passes, downtime, pause } = moved
     const times = `${totalTime.toFixed(0)} ms, ${passes} passes, downtime ${downtime.toFixed(1)} ms, pause ${pause.toFixed(1)} ms`
     console.log(`move ${move}: ${times}; longest wait of a client ${pauses.at(-1)!.toFixed(1)} ms`)
     await sleep(BETWEEN_MS)
+    if (move % REST_EVERY > 0) continue
+    await sleep(REST_MS)
+    for (const pid of [store.pid, moved.from, moved.to]) {
+      const seen = look(pid, Number(size) * 2 ** 20)
+      looks.set(pid, [...(looks.get(pid) ?? []), seen])
+      console.log(`at rest: process ${pid} has ${seen.memory.toFixed(1)} MiB`)
+    }
   }
   const report = await load.finish()
   console.log(
@@ -85,7 +93,7 @@ async function soak(store: Store): Promise<boolean> {
     const { memory, descriptors, threads } = all.at(-1)!
     const changes = `memory ${memory.toFixed(0)} MiB (${signed(grown.memory)}), descriptors ${descriptors} (${signed(grown.descriptors)}), threads ${threads} (${signed(grown.threads)})`
     console.log(`process ${pid}   ${changes}`)
-    level &&= count < JUDGED_FROM || (grown.memory <= GROWTH_MIB && grown.descriptors <= 0 && grown.threads <= 0)
+    level &&= grown.memory <= GROWTH_MIB && grown.descriptors <= 0 && grown.threads <= 0
   }
   // Every client reconnects once a move: twice where it came just as the store stopped.
   const calm = report.reconnects <= 2 * count * Number(values.clients)
