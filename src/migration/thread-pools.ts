@@ -2,6 +2,7 @@
 
 import { fileURLToPath } from 'node:url'
 import { Piscina } from 'piscina'
+import { giveBackFreed } from '../os/memory.js'
 
 // Between two migrations of a program that moves on and on, or receives and sends on.
 const KEEP_MS = 5000
@@ -41,7 +42,7 @@ export function keepPool(pool: Piscina): void {
     pool,
     end: setTimeout(() => {
       idle.delete(entry)
-      void pool.destroy()
+      void endPools([pool])
     }, KEEP_MS).unref(),
   }
   idle.add(entry)
@@ -57,7 +58,12 @@ export async function endIdleThreads(): Promise<void> {
     return pool
   })
   idle.clear()
+  await endPools(pools)
+}
+
+async function endPools(pools: Piscina[]): Promise<void> {
   await Promise.all(pools.map((pool) => pool.destroy()))
+  if (pools.length > 0) giveBackFreed()
 }
 
 function startPool(filename: string, threads: number, atOnce: number): Piscina {

@@ -1,7 +1,7 @@
 // Memory by address: mappings, advice, comparison with zero, and buffers whose address stays good.
 
 import { MultifdError } from '../errors.js'
-import { addressOf, errno, errnoName, libc, viewOf } from './libc.js'
+import { addressOf, errno, errnoName, libc, openLibrary, viewOf } from './libc.js'
 
 /** Bytes of the smallest page of the machines this runs on; every address and length of a mapping is a multiple. */
 export const HOST_PAGE_SIZE = 4096
@@ -127,6 +127,23 @@ export function zeroPage(size: number): PinnedBuffer & { size: number } {
     zeroPages.set(size, page)
   }
   return page
+}
+
+let trim: ((pad: number) => number) | undefined
+
+/**
+ * Has the C library give back what was freed: it keeps for each thread's successor what a thread that ended had. Takes some
+ * milliseconds. Does nothing where the library is not glibc.
+ */
+export function giveBackFreed(): void {
+  try {
+    trim ??= openLibrary<{ malloc_trim: (pad: number) => number }>(null, {
+      malloc_trim: 'int malloc_trim(size_t)',
+    }).malloc_trim
+  } catch {
+    trim = () => 0
+  }
+  trim(0)
 }
 
 export function copyMemory(to: number, from: number, length: number): void {
