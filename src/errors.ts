@@ -20,6 +20,7 @@ export const ERROR_CODES = [
   'ERR_MULTIFD_SNAPSHOT', // a file that is not a snapshot, or a damaged one
   'ERR_MULTIFD_STATE', // not possible in the present state
   'ERR_MULTIFD_TIMEOUT', // nothing came, or nothing could be sent, for too long
+  'ERR_MULTIFD_TLS', // credentials that are not valid, or a peer that is not who it must be, or does not take us
   'ERR_MULTIFD_TRUNCATED', // the input ends inside something
   'ERR_MULTIFD_UNSUPPORTED', // known by name, and not to be had here
 ] as const

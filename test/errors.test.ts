@@ -118,6 +118,11 @@ const reached: Record<ErrorCode, () => Promise<unknown>> = {
   ERR_MULTIFD_SNAPSHOT: () => thrown(() => readSnapshot(damaged)),
   ERR_MULTIFD_STATE: () => rejection(new MigrationDestination({ ram }).completed),
   ERR_MULTIFD_TIMEOUT: () => destinationFails(() => {}),
+  ERR_MULTIFD_TLS: () => {
+    writeFileSync(join(folder, 'keys.psk'), 'qemu:not hexadecimal')
+    const parameters = { tls: { dir: folder, kind: 'psk' as const } }
+    return rejection(new MigrationSource({ ram, parameters }).migrate('tcp:127.0.0.1:1'))
+  },
   ERR_MULTIFD_TRUNCATED: () =>
     destinationFails(async (source) => {
       await source.openChannels()

@@ -3,7 +3,8 @@
 import { MultifdError } from '../errors.js'
 import { FAULT } from '../faults.js'
 import type { Channel } from '../io/channel.js'
-import { DescriptorChannel, describe } from '../io/descriptor-channel.js'
+import { type Connection, openChannel } from '../io/connection.js'
+import { describe } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { RecvMethod } from '../method/method.js'
 import { type MethodName, RecvMethods } from '../method/methods.js'
@@ -50,7 +51,7 @@ const REHEARSALS = 4
 
 /** The coordinator's first hand-over: the connection, its initial packet already read. */
 export interface RecvConnection {
-  fd: number
+  connection: Connection
   /** Bytes of a target page, from the main channel's configuration. */
   pageSize: number
 }
@@ -80,21 +81,21 @@ export interface RecvContext {
   counted(bytes: number, normalPages: number, zeroPages: number): void
 }
 
-/** Runs a channel to the end of its stream. The descriptor stays the coordinator's to close. */
+/** Runs a channel to the end of its stream. The connection stays the coordinator's to close. */
 export function runRecv(task: RecvTask): ThreadOutcome {
   const { channel } = task
   return runChannelThread(task, `mig/dst/recv_${channel}`, (shm) => {
-    const connect = (fd: number): DescriptorChannel => {
-      return new DescriptorChannel(fd, channel, channelWait(shm, channel, task.stallTimeoutMs))
+    const connect = (connection: Connection): Channel => {
+      return openChannel(connection, channel, channelWait(shm, channel, task.stallTimeoutMs))
     }
     const packet = shm.packetMemory(channel)
     rehearse(shm, channel, packet, connect)
-    const { fd, pageSize } = waitHandOver<RecvConnection>(shm, task)
+    const { connection, pageSize } = waitHandOver<RecvConnection>(shm, task)
     let blocks: LoadBlock[] | undefined
     const methods = RecvMethods.of(shm, channel, task.compression)
     const loop = makeLoop(shm, channel, 1, {
       methods,
-      channel: connect(fd),
+      channel: connect(connection),
       packet,
       pageSize,
       blocks() {
@@ -135,7 +136,7 @@ function rehearse(
   shm: MigrationShm,
   channel: number,
   packet: PacketMemory,
-  connect: (fd: number) => DescriptorChannel,
+  connect: (connection: Connection) => Channel,
 ): void {
   if (rehearsals === REHEARSALS) return
   const rehearsal = new Rehearsal(connect)

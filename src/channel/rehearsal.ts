@@ -3,7 +3,8 @@
 // Code that runs for the first time is read, compiled and looked up piece by piece, which takes milliseconds, and in every
 // thread anew. A destination waits for its source anyway; a source's first packets find warm code then.
 
-import type { DescriptorChannel } from '../io/descriptor-channel.js'
+import type { Channel } from '../io/channel.js'
+import type { Connection } from '../io/connection.js'
 import { IoVector } from '../io/iovec.js'
 import { PinnedBuffer } from '../os/memory.js'
 import { closeDescriptor, openPair, shutdownBoth } from '../os/socket.js'
@@ -28,10 +29,10 @@ export class Rehearsal {
   readonly block: MemoryLoadBlock
   readonly pageSize = PAGE_SIZE
   readonly #stream: PinnedBuffer
-  readonly #connect: (fd: number) => DescriptorChannel
+  readonly #connect: (connection: Connection) => Channel
 
   /** @param connect as the channel's own connection is made */
-  constructor(connect: (fd: number) => DescriptorChannel) {
+  constructor(connect: (connection: Connection) => Channel) {
     this.#connect = connect
     const block = RamBlock.staging(PAGES, PAGE_SIZE)
     this.block = new MemoryLoadBlock(block)
@@ -61,16 +62,16 @@ export class Rehearsal {
   }
 
   /** Plays it once. `run` has a channel with all of it, to its end. */
-  play(run: (channel: DescriptorChannel) => void): void {
+  play(run: (channel: Channel) => void): void {
     const [ours, theirs] = openPair()
     try {
-      const sender = this.#connect(theirs)
+      const sender = this.#connect({ fd: theirs })
       const { address, bytes } = this.#stream
       const vector = new IoVector(1)
       vector.push({ address, size: bytes.length }, 0, bytes.length)
       sender.writeFull(vector)
       shutdownBoth(theirs)
-      run(this.#connect(ours))
+      run(this.#connect({ fd: ours }))
     } finally {
       closeDescriptor(ours)
       closeDescriptor(theirs)

@@ -1,7 +1,8 @@
 // The send loop of one channel: takes batches from its ring and sends each as one packet.
 
 import { FAULT } from '../faults.js'
-import { DescriptorChannel } from '../io/descriptor-channel.js'
+import type { Channel } from '../io/channel.js'
+import { type Connection, openChannel } from '../io/connection.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
 import type { SendMethod } from '../method/method.js'
 import { makeSendMethod, type SendMethodOptions } from '../method/methods.js'
@@ -20,6 +21,7 @@ import {
   pagesPerPacket,
 } from '../wire/multifd-packet.js'
 import { FilePages } from './file-pages.js'
+import { type Introduction, introduce } from './introduce.js'
 import { type ChannelTask, channelWait, runChannelThread, Stopped, type ThreadOutcome, waitHandOver } from './thread.js'
 
 export interface SendTask extends ChannelTask {
@@ -30,15 +32,17 @@ export interface SendTask extends ChannelTask {
   compression: SendMethodOptions
 }
 
-/** What the coordinator hands over once the channel is connected and its initial packet sent. */
+/** What the coordinator hands over once the channel is connected. */
 export interface SendHandOver {
-  fd: number
+  connection: Connection
+  /** Where the destination does not know the channel yet. */
+  introduction?: Introduction
   /** Bytes of a target page. */
   pageSize: number
   blocks: RamBlockHandle[]
 }
 
-/** Runs a channel until the coordinator ends it. The descriptor stays the coordinator's to close. */
+/** Runs a channel until the coordinator ends it. The connection stays the coordinator's to close. */
 export function runSend(task: SendTask): ThreadOutcome {
   return runChannelThread(task, `mig/src/send_${task.channel}`, (shm) => {
     const loop = new SendLoop(shm, task, waitHandOver<SendHandOver>(shm, task))
@@ -65,7 +69,7 @@ class SendLoop {
   readonly #task: SendTask
   readonly #jobs: SlotWorker
   readonly #parts = new PartReader()
-  readonly #channel: DescriptorChannel
+  readonly #channel: Channel
   readonly #blocks: { block: RamBlock; idstr: Uint8Array }[]
   // Made at the first pages: by then it is settled which it is.
   #method: SendMethod | undefined
@@ -81,12 +85,13 @@ class SendLoop {
   #normalPages = 0
   #zeroPages = 0
 
-  constructor(shm: MigrationShm, task: SendTask, { fd, pageSize, blocks }: SendHandOver) {
+  constructor(shm: MigrationShm, task: SendTask, { connection, introduction, pageSize, blocks }: SendHandOver) {
     this.#perPacket = pagesPerPacket(pageSize)
     this.#shm = shm
     this.#task = task
     this.#jobs = new SlotWorker(shm, task.channel)
-    this.#channel = new DescriptorChannel(fd, task.channel, channelWait(shm, task.channel, task.stallTimeoutMs))
+    this.#channel = openChannel(connection, task.channel, channelWait(shm, task.channel, task.stallTimeoutMs))
+    if (introduction) introduce(this.#channel, introduction)
     if (task.zeroCopySends !== undefined) this.#channel.enableZeroCopy(task.zeroCopySends)
     this.#blocks = blocks.map((handle) => ({ block: RamBlock.from(handle), idstr: encodeIdstr(handle.idstr) }))
     this.#packet = shm.packetMemory(task.channel)
@@ -106,7 +111,10 @@ class SendLoop {
     for (;;) {
       const job = this.#jobs.next()
       if (job === undefined) throw new Stopped()
-      if (job === JOB.quit) return
+      if (job === JOB.quit) {
+        this.#channel.end()
+        return
+      }
       if (job === JOB.sync) this.#sendSync()
       else this.#addPages(this.#jobs.slot(job))
       this.#jobs.finish()

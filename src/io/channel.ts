@@ -40,6 +40,16 @@ export interface Channel {
   readSome(into: IoVector): number
 
   /**
+   * Takes up to `length` bytes (512 at most) that are there already, without waiting.
+   *
+   * @returns undefined when there are none; an empty array at the end of the stream
+   */
+  readNow(length: number): Uint8Array | undefined
+
+  /** Waits up to `timeoutMs` for something to come, or the end. Returns whether it did. */
+  waitReadable(timeoutMs: number): boolean
+
+  /**
    * Writes the whole list; empties it.
    *
    * @param more whether something follows at once, so that the kernel may wait with it
@@ -57,6 +67,14 @@ export interface Channel {
   writeFile(file: number, position: number, length: number): boolean
 
   /**
+   * Lets {@link writeZeroCopy} be used.
+   *
+   * @param most sends that may be under way at a time
+   * @throws MultifdError ERR_MULTIFD_UNSUPPORTED where the feature `zeroCopySend` is missing
+   */
+  enableZeroCopy(most: number): void
+
+  /**
    * Writes the whole list, and what follows its head without copying: the kernel reads that memory until
    * {@link flushZeroCopy} returns. For channels with the feature `zeroCopySend` that were told to.
    *
@@ -72,6 +90,9 @@ export interface Channel {
    * @throws MultifdError ERR_MULTIFD_CLOSED when the peer is gone, ERR_MULTIFD_IO, or whatever the wait hook throws
    */
   flushZeroCopy(): number
+
+  /** Tells the peer that nothing more will be written, where the transport has a word for it. */
+  end(): void
 
   /** Ends both directions and wakes a thread that waits in a call. Callable from any thread. */
   shutdown(): void

@@ -11,6 +11,7 @@ import {
   POLL,
   pollDescriptors,
   prepareStream,
+  receiveNow,
   setNonBlocking,
   shutdownBoth,
   systemError,
@@ -93,6 +94,14 @@ export class DescriptorChannel implements Channel {
     return total
   }
 
+  readNow(length: number): Uint8Array | undefined {
+    return receiveNow(this.fd, length)
+  }
+
+  waitReadable(timeoutMs: number): boolean {
+    return pollDescriptors([{ fd: this.fd, events: POLL.in }], timeoutMs)[0] !== 0
+  }
+
   writeFull(from: IoVector, more = false): void {
     const flags = more ? MSG.more : 0
     let total = 0
@@ -137,12 +146,6 @@ export class DescriptorChannel implements Channel {
     })
   }
 
-  /**
-   * Lets {@link writeZeroCopy} be used.
-   *
-   * @param most sends that may be under way at a time
-   * @throws MultifdError ERR_MULTIFD_UNSUPPORTED where the feature `zeroCopySend` is missing
-   */
   enableZeroCopy(most: number): void {
     if (!this.features.has('zeroCopySend')) {
       const message = `${describe(this.name)}: zero-copy sends need tcp and a kernel that has them`
@@ -258,19 +261,8 @@ export class DescriptorChannel implements Channel {
 
   #failure(what: string, number: number): MultifdError {
     const syscall = what === 'write to' ? 'sendmsg' : 'recvmsg'
-    if (GONE.has(errnoName(number))) {
-      const name = errnoName(number)
-      return new MultifdError(
-        'ERR_MULTIFD_CLOSED',
-        `${describe(this.name)}: the peer is gone (${name}); its own log may say why`,
-        {
-          channel: this.name,
-          errno: number,
-          errnoName: name,
-          syscall,
-        },
-      )
-    }
+    const gone = peerGone(this.name, number, syscall)
+    if (gone) return gone
     if (number === ERRNO.fault && what === 'read from') {
       const message = `${describe(this.name)}: ${NO_ROOM}`
       return new MultifdError('ERR_MULTIFD_FILE', message, {
@@ -288,6 +280,9 @@ export class DescriptorChannel implements Channel {
     ).onChannel(this.name)
   }
 
+  // The descriptor's own end is its close.
+  end(): void {}
+
   shutdown(): void {
     if (this.#socket && !this.#closed) shutdownBoth(this.fd)
   }
@@ -298,6 +293,14 @@ export class DescriptorChannel implements Channel {
     if (this.#restoreBlocking) setNonBlocking(this.fd, false)
     closeDescriptor(this.fd)
   }
+}
+
+/** The error of a peer that is there no more, where the number says so. */
+export function peerGone(channel: 'main' | number, number: number, syscall: string): MultifdError | undefined {
+  const name = errnoName(number)
+  if (!GONE.has(name)) return undefined
+  const message = `${describe(channel)}: the peer is gone (${name}); its own log may say why`
+  return new MultifdError('ERR_MULTIFD_CLOSED', message, { channel, errno: number, errnoName: name, syscall })
 }
 
 /** A channel's name in a sentence. */

@@ -90,6 +90,17 @@ export class IoVector {
     return this.#address + ENTRY_SIZE * this.#first
   }
 
+  /** Address of the memory that the first entry still in the list is for. */
+  get headAddress(): number {
+    const at = this.#first * 4
+    return this.#words[at]! + this.#words[at + 1]! * HIGH
+  }
+
+  /** Bytes of it. */
+  get headLength(): number {
+    return this.#words[this.#first * 4 + 2]!
+  }
+
   /** Whether `more` further entries fit. */
   hasRoom(more: number): boolean {
     return this.#end + more <= this.#capacity
@@ -163,7 +174,7 @@ export class IoVector {
       const at = this.#first * 4
       const length = this.#words[at + 2]!
       if (left < length) {
-        const address = this.#words[at]! + this.#words[at + 1]! * HIGH + left
+        const address = this.headAddress + left
         this.#words[at] = address % HIGH
         this.#words[at + 1] = Math.floor(address / HIGH)
         this.#words[at + 2] = length - left

@@ -1,14 +1,19 @@
 // Finding out what each incoming connection is: by its first bytes, and not by the order of arrival.
 
 import { MultifdError } from '../errors.js'
-import { acceptOne, closeDescriptor, POLL, pollDescriptors, receiveNow } from '../os/socket.js'
+import type { Connection } from '../io/connection.js'
+import { acceptOne, POLL, pollDescriptors } from '../os/socket.js'
+import type { TlsContextHandle } from '../tls/context.js'
 import { viewOf } from '../wire/bytes.js'
-import { decodeInitialPacket, INITIAL_PACKET_SIZE, MULTIFD_MAGIC } from '../wire/multifd-initial.js'
+import { decodeInitialPacket, MULTIFD_MAGIC } from '../wire/multifd-initial.js'
 import { STREAM_MAGIC } from '../wire/stream.js'
 import { nameChannels } from './coordinator.js'
+import { Newcomer } from './newcomer.js'
 
 const LOOK_MS = 100
 const MAGIC_SIZE = 4
+// Connections whose handshake is under way, more than any source opens at once without ending one.
+const STRANGERS_MAX = 512
 const NO_UUID = '00000000-0000-0000-0000-000000000000'
 
 export interface AcceptorOptions {
@@ -19,23 +24,20 @@ export interface AcceptorOptions {
   /** As text; checked when given. */
   uuid: string | undefined
   helloTimeoutMs: number
-  /** Takes a descriptor over. */
-  own(fd: number): number
+  /** What connections are made of where they have TLS. Who is not let in by it is a stranger, and changes nothing. */
+  tls?: TlsContextHandle | undefined
+  /** Takes a connection over. */
+  own(connection: Connection): Connection
+  /** Tells of a stranger. */
+  warn(text: string): void
   checkStopped(): void
-}
-
-interface Newcomer {
-  fd: number
-  since: number
-  /** Bytes that had come at the last look. */
-  heard: number
 }
 
 export class Acceptor {
   readonly #options: AcceptorOptions
   readonly #newcomers: Newcomer[] = []
-  readonly #channels: (number | undefined)[]
-  #main: number | undefined
+  readonly #channels: (Connection | undefined)[]
+  #main: Connection | undefined
   #lastArrival = 0
   /** Of the initial packets, once one came; undefined when it is all zero. */
   uuid: string | undefined
@@ -48,14 +50,14 @@ export class Acceptor {
   /**
    * Waits until the main channel and every multifd channel are there, without limit for the first connection.
    *
-   * @returns the descriptors; of the channels in the order of their ids, the initial packets read
+   * @returns the connections; of the channels in the order of their ids, the initial packets read
    * @throws MultifdError ERR_MULTIFD_TIMEOUT, ERR_MULTIFD_CHANNEL, ERR_MULTIFD_MACHINE (another uuid),
    * ERR_MULTIFD_PROTOCOL (no migration), ERR_MULTIFD_CLOSED
    */
-  collect(): { main: number; channels: number[] } {
+  collect(): { main: Connection; channels: Connection[] } {
     for (;;) {
       if (this.#main !== undefined && this.#missing.length === 0) {
-        return { main: this.#main, channels: this.#channels as number[] }
+        return { main: this.#main, channels: this.#channels as Connection[] }
       }
       this.#options.checkStopped()
       this.#look(LOOK_MS)
@@ -81,7 +83,7 @@ export class Acceptor {
   }
 
   get #missing(): number[] {
-    return this.#channels.flatMap((fd, id) => (fd === undefined ? [id] : []))
+    return this.#channels.flatMap((connection, id) => (connection === undefined ? [id] : []))
   }
 
   get #complete(): boolean {
@@ -93,36 +95,63 @@ export class Acceptor {
     // Those that have spoken a part already would make poll return at once: they are looked at, not waited for.
     const silent = this.#newcomers.filter(({ heard }) => heard === 0)
     const waitMs = silent.length < this.#newcomers.length ? Math.min(timeoutMs, 10) : timeoutMs
-    pollDescriptors([listener, ...silent.map(({ fd }) => ({ fd, events: POLL.in }))], waitMs)
+    pollDescriptors([listener, ...silent.map(({ connection: { fd }, events }) => ({ fd, events }))], waitMs)
     for (let fd = acceptOne(listener.fd); fd !== undefined; fd = acceptOne(listener.fd)) {
-      this.#newcomers.push({ fd, since: performance.now(), heard: 0 })
-      this.#lastArrival = performance.now()
+      const newcomer = new Newcomer(fd, this.#options.tls)
+      this.#newcomers.push(newcomer)
+      if (newcomer.established) this.#lastArrival = newcomer.since
     }
-    for (const newcomer of [...this.#newcomers]) this.#classify(newcomer)
+    const strangers = this.#newcomers.filter(({ established }) => !established)
+    const tooMany = strangers.slice(0, Math.max(0, strangers.length - STRANGERS_MAX))
+    for (const stranger of tooMany) this.#refuse(stranger, `more than ${STRANGERS_MAX} are in their TLS handshake`)
+    for (const newcomer of [...this.#newcomers]) if (this.#isKnown(newcomer)) this.#classify(newcomer)
+  }
+
+  // Whether its handshake is over. One that fails is a stranger's: it must not end the migration of those who may.
+  #isKnown(newcomer: Newcomer): boolean {
+    if (newcomer.established) return true
+    try {
+      newcomer.establish()
+    } catch (error) {
+      if (!(error instanceof MultifdError)) throw error
+      this.#refuse(newcomer, error.message)
+      return false
+    }
+    if (newcomer.established) this.#lastArrival = newcomer.since
+    return newcomer.established
+  }
+
+  #refuse(newcomer: Newcomer, why: string): void {
+    this.#dismiss(newcomer)
+    this.#options.warn(`a connection was refused: ${why}`)
   }
 
   #classify(newcomer: Newcomer): void {
-    const bytes = peek(newcomer.fd, INITIAL_PACKET_SIZE)
-    if (bytes === undefined) return
-    newcomer.heard = bytes.length
-    if (bytes.length === 0) {
-      this.#dismiss(newcomer)
-      if (this.#complete) return
-      throw new MultifdError('ERR_MULTIFD_CLOSED', 'a connection was closed before it said what it is')
+    if (newcomer.isChannel) {
+      this.#takeChannel(newcomer)
+      return
     }
-    if (bytes.length < MAGIC_SIZE) return
+    const bytes = newcomer.peek(MAGIC_SIZE)
+    if (bytes === undefined || this.#isOver(newcomer, bytes) || bytes.length < MAGIC_SIZE) return
     const magic = viewOf(bytes).getUint32(0)
     if (magic === STREAM_MAGIC) this.#takeMain(newcomer)
     else if (magic === MULTIFD_MAGIC) {
-      if (bytes.length < INITIAL_PACKET_SIZE) return
+      newcomer.isChannel = true
       this.#takeChannel(newcomer)
     } else {
       this.#dismiss(newcomer)
       if (this.#complete) return
-      const text = [...bytes.subarray(0, MAGIC_SIZE)].map((byte) => byte.toString(16).padStart(2, '0')).join(' ')
+      const text = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(' ')
       const message = `a connection starts with ${text}: neither a main channel nor a multifd channel`
       throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
     }
+  }
+
+  #isOver(newcomer: Newcomer, bytes: Uint8Array): boolean {
+    if (bytes.length > 0) return false
+    this.#dismiss(newcomer)
+    if (this.#complete) return true
+    throw new MultifdError('ERR_MULTIFD_CLOSED', 'a connection was closed before it said what it is')
   }
 
   #takeMain(newcomer: Newcomer): void {
@@ -136,9 +165,11 @@ export class Acceptor {
 
   #takeChannel(newcomer: Newcomer): void {
     const { channels, uuid } = this.#options
-    const packet = decodeInitialPacket(viewOf(receiveNow(newcomer.fd, INITIAL_PACKET_SIZE) ?? new Uint8Array()), 0)
+    const bytes = newcomer.takePacket()
+    if (bytes === undefined || this.#isOver(newcomer, bytes)) return
+    const packet = decodeInitialPacket(viewOf(bytes), 0)
     const { id } = packet
-    const fd = this.#take(newcomer)
+    const connection = this.#take(newcomer)
     if (channels === 0) {
       const message = `the source opened multifd channel ${id}, and multifd is off on this side`
       throw new MultifdError('ERR_MULTIFD_CHANNEL', message, { channel: id })
@@ -154,29 +185,36 @@ export class Acceptor {
     if (this.#channels[id] !== undefined) {
       throw new MultifdError('ERR_MULTIFD_CHANNEL', `channel id ${id} is used twice`, { channel: id })
     }
-    this.#channels[id] = fd
+    this.#channels[id] = connection
     if (packet.uuid !== NO_UUID) this.uuid = packet.uuid
   }
 
-  #take(newcomer: Newcomer): number {
+  #take(newcomer: Newcomer): Connection {
     this.#newcomers.splice(this.#newcomers.indexOf(newcomer), 1)
-    return this.#options.own(newcomer.fd)
+    return this.#options.own(newcomer.connection)
   }
 
   #dismiss(newcomer: Newcomer): void {
     this.#newcomers.splice(this.#newcomers.indexOf(newcomer), 1)
-    closeDescriptor(newcomer.fd)
+    newcomer.close()
   }
 
   #checkTimeouts(): void {
     const { helloTimeoutMs, channels } = this.#options
     const now = performance.now()
-    for (const { since } of this.#newcomers) {
-      if (now - since > helloTimeoutMs) {
+    for (const newcomer of [...this.#newcomers]) {
+      if (now - newcomer.since <= helloTimeoutMs) continue
+      if (!newcomer.established) this.#refuse(newcomer, `no TLS handshake within ${helloTimeoutMs} ms`)
+      else {
         throw new MultifdError('ERR_MULTIFD_TIMEOUT', `a connection said nothing for ${helloTimeoutMs} ms`)
       }
     }
-    if (this.#lastArrival === 0 || this.#newcomers.length > 0 || now - this.#lastArrival <= helloTimeoutMs) return
+    if (
+      this.#lastArrival === 0 ||
+      this.#newcomers.some(({ established }) => established) ||
+      now - this.#lastArrival <= helloTimeoutMs
+    )
+      return
     const missing = this.#missing
     if (this.#main === undefined) {
       throw new MultifdError('ERR_MULTIFD_TIMEOUT', `the main channel did not come within ${helloTimeoutMs} ms`)
@@ -184,15 +222,5 @@ export class Acceptor {
     const who = nameChannels(channels, (id) => missing.includes(id))
     const message = `${who} did not come within ${helloTimeoutMs} ms: the source must have multifd on, and ${channels} channels`
     throw new MultifdError('ERR_MULTIFD_CHANNEL', message, { channel: missing[0] })
-  }
-}
-
-// A connection that was reset ends like one that was closed: a stranger's must not fail the migration.
-function peek(fd: number, length: number): Uint8Array | undefined {
-  try {
-    return receiveNow(fd, length, true)
-  } catch (error) {
-    if (error instanceof MultifdError) return new Uint8Array()
-    throw error
   }
 }

@@ -3,12 +3,14 @@
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import { channelWait, Stopped, type ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
-import type { WaitHook } from '../io/channel.js'
-import { DescriptorChannel, describe } from '../io/descriptor-channel.js'
-import { closeDescriptor, shutdownBoth } from '../os/socket.js'
+import type { Channel, WaitHook } from '../io/channel.js'
+import { type Connection, closeConnection, openChannel } from '../io/connection.js'
+import { describe } from '../io/descriptor-channel.js'
+import { shutdownBoth } from '../os/socket.js'
 import { nameIdleThread, nameThread } from '../os/thread.js'
 import { CHANNEL, CHANNEL_STATE, COUNTER, LIMIT } from '../shm/layout.js'
 import { MigrationShm, type ShmHandle } from '../shm/migration-shm.js'
+import type { TlsContextHandle } from '../tls/context.js'
 import type { CoordinatorMessage } from './messages.js'
 import type { MigrationParameters } from './parameters.js'
 
@@ -23,25 +25,29 @@ export interface CoordinatorTask {
   /** To the embedding thread, and its answers from there. */
   toProgram: MessagePort
   parameters: MigrationParameters
+  /** What connections are made of where the parameters have TLS. */
+  tls?: TlsContextHandle
 }
 
 /** The coordinator of one migration, in its own thread. */
 export class Coordinator {
   readonly shm: MigrationShm
   readonly parameters: MigrationParameters
+  readonly tls: TlsContextHandle | undefined
   readonly #task: CoordinatorTask
-  readonly #descriptors: number[] = []
-  #main: DescriptorChannel | undefined
+  readonly #connections: Connection[] = []
+  #main: Channel | undefined
   #progress = -1
   #progressAt = 0
 
   constructor(task: CoordinatorTask) {
     this.shm = new MigrationShm(task.shm)
     this.parameters = task.parameters
+    this.tls = task.tls
     this.#task = task
   }
 
-  /** Runs `body` from registration to deregistration; every descriptor it took is closed when it returns. */
+  /** Runs `body` from registration to deregistration; every connection it took is closed when it returns. */
   static run(task: CoordinatorTask, name: string, body: (coordinator: Coordinator) => void): ThreadOutcome {
     const coordinator = new Coordinator(task)
     const { shm } = coordinator
@@ -80,18 +86,18 @@ export class Coordinator {
     return pass
   }
 
-  /** Takes a descriptor over: it is closed when the migration ends, after every thread that uses it. */
-  own(fd: number): number {
-    this.#descriptors.push(fd)
-    return fd
+  /** Takes a connection over: it is closed when the migration ends, after every thread that uses it. */
+  own(connection: Connection): Connection {
+    this.#connections.push(connection)
+    return connection
   }
 
-  /** The main channel over a descriptor, which is taken over. */
-  openMain(fd: number, wait: (waitedMs: number, inside: boolean) => void): DescriptorChannel {
-    this.#main = new DescriptorChannel(fd, 'main', wait)
-    // It closes the descriptor itself: a second close could hit somebody else's of the same number.
-    const owned = this.#descriptors.indexOf(fd)
-    if (owned >= 0) this.#descriptors.splice(owned, 1)
+  /** The main channel over a connection, which is taken over. */
+  openMain(connection: Connection, wait: WaitHook): Channel {
+    this.#main = openChannel(connection, 'main', wait)
+    // It closes the connection itself: a second close could hit somebody else's of the same number.
+    const owned = this.#connections.indexOf(connection)
+    if (owned >= 0) this.#connections.splice(owned, 1)
     return this.#main
   }
 
@@ -181,7 +187,7 @@ export class Coordinator {
   // as soon as it is closed.
   #finish(): void {
     if (this.shm.stopped) {
-      for (const fd of this.#descriptors) shutdownBoth(fd)
+      for (const { fd } of this.#connections) shutdownBoth(fd)
       this.#main?.shutdown()
     }
     const deadline = performance.now() + THREADS_END_MS
@@ -191,7 +197,7 @@ export class Coordinator {
         this.shm.coordinator.wait(LOOK_MS)
       }
     }
-    for (const fd of this.#descriptors) closeDescriptor(fd)
+    for (const connection of this.#connections) closeConnection(connection)
     this.#main?.close()
   }
 }

@@ -3,6 +3,8 @@
 import type { RecvConnection } from '../channel/recv.js'
 import { noteLoaded, type ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
+import type { Channel } from '../io/channel.js'
+import { type Connection, makeConnection, shakeHands } from '../io/connection.js'
 import { StreamReader } from '../io/stream-reader.js'
 import { hasZstd } from '../method/zstd.js'
 import { isOpen, POLL, pollDescriptors, shutdownRead } from '../os/socket.js'
@@ -100,7 +102,7 @@ class DestinationRun {
   readonly #target: LoadTarget
   #acceptor: Acceptor | undefined
   #reader!: StreamReader
-  #mainFd = -1
+  #main!: Channel
   #returnPath: ReturnPathWriter | undefined
   #ram: RamLoad | undefined
   #ramSectionId = -1
@@ -124,9 +126,9 @@ class DestinationRun {
       const pageSize = configuration.pageBits === undefined ? DEFAULT_PAGE_SIZE : 2 ** configuration.pageBits
       this.#checkConfiguration(configuration)
       this.#dialect = dialectOf(configuration.machineType)
-      for (const [id, fd] of channels.entries()) {
-        const connection: RecvConnection = { fd, pageSize }
-        this.#coordinator.handOver(id, connection, true)
+      for (const [id, connection] of channels.entries()) {
+        const handOver: RecvConnection = { connection, pageSize }
+        this.#coordinator.handOver(id, handOver, true)
       }
       this.#coordinator.tell({ type: 'active' })
       this.#sections(configuration, pageSize)
@@ -145,29 +147,32 @@ class DestinationRun {
     }
   }
 
-  #accept(): number[] {
+  #accept(): Connection[] {
     const { from, uuid } = this.#plan
-    const { shm, parameters } = this.#coordinator
-    let channels: number[] = []
+    const { shm, parameters, tls } = this.#coordinator
+    const { helloTimeoutMs } = parameters
+    let main: Connection
+    let channels: Connection[] = []
     if ('fd' in from) {
       if (!isOpen(from.fd)) throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${from.fd} is not open`)
-      this.#mainFd = from.fd
+      main = makeConnection(from.fd, tls)
     } else {
       this.#acceptor = new Acceptor({
         listener: from.listener,
         channels: shm.channels,
         uuid,
-        helloTimeoutMs: parameters.helloTimeoutMs,
-        own: (fd) => this.#coordinator.own(fd),
+        helloTimeoutMs,
+        tls,
+        own: (connection) => this.#coordinator.own(connection),
+        warn: (text) => this.#coordinator.tell({ type: 'warning', text }),
         checkStopped: () => this.#coordinator.checkStopped(),
       })
-      const connections = this.#acceptor.collect()
-      this.#mainFd = connections.main
-      channels = connections.channels
+      ;({ main, channels } = this.#acceptor.collect())
     }
-    const main = this.#coordinator.openMain(this.#mainFd, (waitedMs) => this.#whileWaiting(waitedMs))
-    this.#reader = new StreamReader(main)
-    this.#returnPath = new ReturnPathWriter(this.#coordinator, main)
+    this.#main = this.#coordinator.openMain(main, (waitedMs) => this.#whileWaiting(waitedMs))
+    if ('fd' in from) shakeHands(this.#main, tls, helloTimeoutMs)
+    this.#reader = new StreamReader(this.#main)
+    this.#returnPath = new ReturnPathWriter(this.#coordinator, this.#main)
     return channels
   }
 
@@ -319,7 +324,7 @@ class DestinationRun {
       return readDeviceState(this.#reader, {
         ramSectionId: this.#ramSectionId,
         staysOpen: this.#returnPath!.opened,
-        moreComes: () => pollDescriptors([{ fd: this.#mainFd, events: POLL.in }], QUIET_MS)[0] !== 0,
+        moreComes: () => this.#main.waitReadable(QUIET_MS),
         checkedLater: !this.#target.keepsDeviceState,
       })
     } catch (thrown) {
@@ -331,12 +336,12 @@ class DestinationRun {
 
   // With a return path the source keeps the channels open until it has our word: their end is made here, and early, so
   // that their threads end while the main channel is read on.
-  #endChannels(channels: number[]): void {
+  #endChannels(channels: Connection[]): void {
     this.#coordinator.shm.end()
-    if (this.#returnPath!.opened) for (const fd of channels) shutdownRead(fd)
+    if (this.#returnPath!.opened) for (const { fd } of channels) shutdownRead(fd)
   }
 
-  #drainChannels(channels: number[]): void {
+  #drainChannels(channels: Connection[]): void {
     const ended = (): boolean => channels.every((_, channel) => this.#coordinator.channelEnded(channel))
     this.#coordinator.waitFor(ended, () => 'the main channel is at its end, and a multifd channel was not closed')
     this.#acceptor?.checkExtra()

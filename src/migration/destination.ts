@@ -109,7 +109,14 @@ export class Receiver extends Migration {
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
     if (this.state.running) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
     for (const block of this.#own.ram) block.checkSame()
-    const from = this.#open(parsed, addresses)
+    const tls = this.openTls('server')
+    let from: DestinationPlan['from']
+    try {
+      from = this.#open(parsed, addresses)
+    } catch (error) {
+      tls?.close()
+      throw error
+    }
     const load = this.#own.devices && new ProgramLoad(this.#own.ram, this.#own.devices, this.#own.prealloc)
     const plan: DestinationPlan & { target: TargetPlan } = {
       from,
@@ -130,6 +137,7 @@ export class Receiver extends Migration {
       plan,
       channelPlan: { compression: this.parameters.multifdCompression },
       signal,
+      tls,
       ...(this.#options.faults === undefined ? {} : { faults: this.#options.faults }),
       onMessage: (message, threads) => {
         if (message.type === 'prepare') {
@@ -185,8 +193,10 @@ export class Receiver extends Migration {
     this.#listener = undefined
     if (uri.transport === 'fd') return { fd: uri.fd }
     this.#listener = Listener.open(uri, addresses, Math.max(128, this.parameters.multifdChannels + 1))
-    if (!this.#listener.loopback) {
-      const text = 'plain connections are accepted from other machines: whoever reaches the port can write the memory'
+    const { tls } = this.parameters
+    if (!this.#listener.loopback && (!tls || tls.verifyPeer === false)) {
+      const how = tls ? 'sources without a certificate' : 'plain connections'
+      const text = `${how} are accepted from other machines: whoever reaches the port can write the memory`
       this.logger.warn({ uri: formatUri(this.#listener.uri) }, text)
     }
     return { listener: this.#listener.fd }

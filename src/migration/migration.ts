@@ -4,6 +4,7 @@ import { EventEmitter } from 'node:events'
 import { MultifdError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { noLogger } from '../log.js'
+import { TlsContext } from '../tls/context.js'
 import type { CoordinatorMessage } from './messages.js'
 import { changedWhileRunning, completeParameters, type MigrationParameters } from './parameters.js'
 import { type Figures, type MigrationStatistics, type PassInfo, readStatistics } from './statistics.js'
@@ -158,6 +159,12 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
         signal?.removeEventListener('abort', abort)
       },
     }
+  }
+
+  /** The credentials of the parameters, if there are any. Whoever opens them gives them to {@link run}, or closes them. */
+  protected openTls(role: 'client' | 'server', host?: string): TlsContext | undefined {
+    const { tls } = this.#parameters
+    return tls && new TlsContext(tls, role, host)
   }
 
   /** Waits until the threads of the migration before are gone. */

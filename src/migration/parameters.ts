@@ -3,6 +3,7 @@
 import { MultifdError } from '../errors.js'
 import type { SendMethodOptions } from '../method/methods.js'
 import { zstdImplementation } from '../method/zstd.js'
+import { checkTlsOptions, type TlsOptions } from '../tls/options.js'
 
 export const COMPRESSIONS = ['none', 'zlib', 'zstd', 'auto'] as const
 /** QEMU's methods that want hardware. */
@@ -42,6 +43,8 @@ export interface MigrationParameters {
   pauseBeforeSwitchover: boolean
   /** Source: the kernel sends pages from where they lie, without copying them first (capability zero-copy-send). */
   zeroCopySend: boolean
+  /** Both: encrypts every connection, and says who may be at its other end; undefined for plain ones. */
+  tls: TlsOptions | undefined
   /** Source: bytes a second, 0 for no limit. */
   maxBandwidth: number
   /** Source: longest time the program may stand still, ms, 0–2000000. */
@@ -91,6 +94,7 @@ export const DEFAULT_PARAMETERS: Readonly<MigrationParameters> = {
   switchoverAck: false,
   pauseBeforeSwitchover: false,
   zeroCopySend: false,
+  tls: undefined,
   maxBandwidth: 0,
   downtimeLimit: 300,
   autoConverge: false,
@@ -113,7 +117,12 @@ export const DESTINATION_DEFAULTS = { multifdCompression: 'auto' } as const
 // Of the machines that QEMU emulates.
 const MIN_PAGE_SIZE = 1024
 
-type Rule = readonly [minimum: number, maximum: number] | readonly string[] | 'boolean' | 'power of two'
+type Rule =
+  | readonly [minimum: number, maximum: number]
+  | readonly string[]
+  | 'boolean'
+  | 'power of two'
+  | ((value: unknown) => void)
 
 const RULES: Record<keyof MigrationParameters, Rule> = {
   multifd: 'boolean',
@@ -128,6 +137,7 @@ const RULES: Record<keyof MigrationParameters, Rule> = {
   switchoverAck: 'boolean',
   pauseBeforeSwitchover: 'boolean',
   zeroCopySend: 'boolean',
+  tls: checkTlsOptions,
   maxBandwidth: [0, Number.MAX_SAFE_INTEGER],
   downtimeLimit: [0, 2_000_000],
   autoConverge: 'boolean',
@@ -211,7 +221,8 @@ function checkValue(name: string, value: unknown, rule: Rule): void {
     const text = `compression ${value} wants hardware, and is not supported: it must be one of ${COMPRESSIONS.join(', ')}`
     throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', text)
   }
-  if (rule === 'boolean') {
+  if (typeof rule === 'function') rule(value)
+  else if (rule === 'boolean') {
     if (typeof value !== 'boolean') throw bad(name, value, 'true or false')
   } else if (rule === 'power of two') {
     const power = Number.isSafeInteger(value) && Number.isInteger(Math.log2(value as number))

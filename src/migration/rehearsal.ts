@@ -40,18 +40,19 @@ const ROOM = 16384
 
 /**
  * Calls `receive` with what a coordinator is started with, and a connected descriptor that has all of a migration's
- * stream, with a return path and without multifd.
+ * stream, with a return path, without multifd and without TLS.
  */
 export function rehearse(task: CoordinatorTask, receive: (task: CoordinatorTask, fd: number) => void): void {
   const [ours, theirs] = openPair()
   const { port1, port2 } = new MessageChannel()
+  const { tls: _, ...plain } = task
   const shm = MigrationShm.create({ channels: 0, pagesPerPacket: pagesPerPacket(PAGE_SIZE), dirtyWords: 1 })
   try {
     const writer = new StreamWriter(new DescriptorChannel(theirs, 'main', () => {}))
     writer.putBytes(stream())
     writer.flush()
     shutdownWrite(theirs)
-    receive({ ...task, shm: shm.handle, ports: [], toProgram: port2 }, ours)
+    receive({ ...plain, shm: shm.handle, ports: [], toProgram: port2 }, ours)
   } finally {
     closeDescriptor(theirs)
     port1.close()

@@ -1,9 +1,8 @@
 // The destination's end of the return path: what it says on the main connection, once the source has opened it.
 
-import type { DescriptorChannel } from '../io/descriptor-channel.js'
+import type { Channel } from '../io/channel.js'
 import { IoVector } from '../io/iovec.js'
 import { PinnedBuffer } from '../os/memory.js'
-import { receiveNow } from '../os/socket.js'
 import { protocolError } from '../wire/bytes.js'
 import { encodePong, encodeShut, encodeSwitchoverAck } from '../wire/return-path.js'
 import type { Coordinator } from './coordinator.js'
@@ -16,13 +15,13 @@ const ROOM = 16
 
 export class ReturnPathWriter {
   readonly #coordinator: Coordinator
-  readonly #main: DescriptorChannel
+  readonly #main: Channel
   readonly #packet = new PinnedBuffer(ROOM)
   readonly #vector = new IoVector(1)
   #opened = false
   #acknowledged = false
 
-  constructor(coordinator: Coordinator, main: DescriptorChannel) {
+  constructor(coordinator: Coordinator, main: Channel) {
     this.#coordinator = coordinator
     this.#main = main
   }
@@ -71,7 +70,7 @@ export class ReturnPathWriter {
     const deadline = performance.now() + PEER_CLOSE_MS
     while (performance.now() < deadline && !shm.stopped) {
       try {
-        const rest = receiveNow(this.#main.fd, 512)
+        const rest = this.#main.readNow(512)
         if (rest?.length === 0) return
         if (rest === undefined) shm.coordinator.wait(LOOK_MS)
       } catch {

@@ -1,21 +1,21 @@
 // The source's end of the return path: what the destination says on the main connection.
 
 import { MultifdError } from '../errors.js'
-import { POLL, pollDescriptors, receiveNow } from '../os/socket.js'
+import type { Channel } from '../io/channel.js'
 import { viewOf } from '../wire/bytes.js'
 import { decodeReturnMessage, RETURN_HEADER_SIZE, RETURN_MESSAGE } from '../wire/return-path.js'
 
 const READ_SIZE = 512
 
 export class ReturnPath {
-  readonly #fd: number
+  readonly #main: Channel
   #pending = new Uint8Array()
   #succeeded = false
   #pong: number | undefined
   #acknowledged = false
 
-  constructor(fd: number) {
-    this.#fd = fd
+  constructor(main: Channel) {
+    this.#main = main
   }
 
   /** Whether the destination said that it has everything. */
@@ -43,7 +43,7 @@ export class ReturnPath {
     for (;;) {
       let more: Uint8Array | undefined
       try {
-        more = receiveNow(this.#fd, READ_SIZE)
+        more = this.#main.readNow(READ_SIZE)
       } catch (cause) {
         if (this.#succeeded) return
         throw closed(cause)
@@ -59,7 +59,7 @@ export class ReturnPath {
 
   /** Waits up to `timeoutMs` for more to come. */
   wait(timeoutMs: number): void {
-    pollDescriptors([{ fd: this.#fd, events: POLL.in }], timeoutMs)
+    this.#main.waitReadable(timeoutMs)
   }
 
   #hear(more: Uint8Array): void {

@@ -5,8 +5,10 @@
 // one had no room for a while, as on every network, and under every compressor. For channels without a thread the
 // coordinator sends the SYNC packets, for a barrier is one of all channels.
 
+import type { Introduction } from '../channel/introduce.js'
 import type { SendHandOver } from '../channel/send.js'
-import type { DescriptorChannel } from '../io/descriptor-channel.js'
+import type { Channel } from '../io/channel.js'
+import type { Connection } from '../io/connection.js'
 import { IoVector } from '../io/iovec.js'
 import { PinnedBuffer } from '../os/memory.js'
 import type { RamBlockHandle } from '../ram/block.js'
@@ -24,7 +26,7 @@ export class SendChannels {
   readonly #blocks: RamBlockHandle[]
   readonly #dispatcher: SlotDispatcher
   // Connections of the channels that have no thread yet.
-  readonly #idle: (DescriptorChannel | undefined)[] = []
+  readonly #idle: (Channel | undefined)[] = []
   readonly #syncPacket: PinnedBuffer
   readonly #vector = new IoVector(1)
   #barriers = 0
@@ -50,12 +52,26 @@ export class SendChannels {
     return this.#dispatcher.active
   }
 
-  /** Takes a channel into the set, connected and introduced. Its descriptor stays the coordinator's. */
-  add(channel: DescriptorChannel): void {
-    const id = channel.name as number
-    const handOver: SendHandOver = { fd: channel.fd, pageSize: this.#pageSize, blocks: this.#blocks }
+  /** Whether a channel's thread is there from the start. */
+  hasThread(id: number): boolean {
+    return id < this.#dispatcher.active
+  }
+
+  /**
+   * Takes a channel into the set. Its connection stays the coordinator's to close.
+   *
+   * @param introduction what its thread is to begin with, where the destination does not know it yet
+   * @param channel for a channel without a thread yet
+   */
+  add(id: number, connection: Connection, introduction: Introduction | undefined, channel?: Channel): void {
+    const handOver: SendHandOver = {
+      connection,
+      pageSize: this.#pageSize,
+      blocks: this.#blocks,
+      ...(introduction && { introduction }),
+    }
     this.#coordinator.handOver(id, handOver, true)
-    if (id >= this.#dispatcher.active) this.#idle[id] = channel
+    if (!this.hasThread(id)) this.#idle[id] = channel
   }
 
   /** Hands the spare batch to a channel that has room, and waits for one if need be. */
@@ -98,8 +114,9 @@ export class SendChannels {
     )
   }
 
-  /** Ends the threads' work once their rings are empty. */
+  /** Ends the channels, and the threads' work once their rings are empty. */
   quit(): void {
+    for (const channel of this.#idle) channel?.end()
     for (let channel = 0; channel < this.#dispatcher.active; channel++) this.#command(channel, JOB.quit)
   }
 
@@ -112,7 +129,7 @@ export class SendChannels {
     return true
   }
 
-  #sendSync(id: number, channel: DescriptorChannel): void {
+  #sendSync(id: number, channel: Channel): void {
     const { shm } = this.#coordinator
     const { view, address } = this.#syncPacket
     const size = view.byteLength

@@ -1,20 +1,18 @@
 // The source's coordinator: connects, sends set-up, passes, switchover and device state, and waits for the word.
 
+import { introduce } from '../channel/introduce.js'
 import { noteLoaded, type ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
+import type { Channel } from '../io/channel.js'
 import { connectTo } from '../io/connect.js'
-import { DescriptorChannel } from '../io/descriptor-channel.js'
-import { IoVector } from '../io/iovec.js'
+import { makeConnection, openChannel, shakeHands } from '../io/connection.js'
 import { StreamWriter } from '../io/stream-writer.js'
 import { monotonicMs } from '../os/clock.js'
-import { PinnedBuffer } from '../os/memory.js'
 import { isOpen, type SocketAddress } from '../os/socket.js'
 import { RamBlock, type RamBlockHandle } from '../ram/block.js'
 import { COUNTER } from '../shm/layout.js'
-import { parseUuid } from '../wire/bytes.js'
 import { COMMAND, encodeCommand, encodePing } from '../wire/command.js'
 import { dialectOf } from '../wire/machine.js'
-import { encodeInitialPacket, INITIAL_PACKET_SIZE } from '../wire/multifd-initial.js'
 import { encodeRamSetup, RAM_IDSTR, RAM_SECTION_VERSION, ramSetupSize } from '../wire/ram.js'
 import {
   configurationSize,
@@ -83,7 +81,7 @@ class SourceRun {
     this.#plan = plan
     const main = this.#connectMain()
     this.#writer = new StreamWriter(main)
-    this.#returnPath = parameters.returnPath ? new ReturnPath(main.fd) : undefined
+    this.#returnPath = parameters.returnPath ? new ReturnPath(main) : undefined
     const detection = zeroPagesAt(parameters, plan.machineType)
     const blocks = plan.blocks.map((handle) => RamBlock.from(handle))
     if (parameters.multifd) this.#channels = new SendChannels(coordinator, blocks[0]!.pageSize, plan.blocks)
@@ -108,18 +106,22 @@ class SourceRun {
     }
   }
 
-  #connectMain(): DescriptorChannel {
+  #connectMain(): Channel {
     const { destination } = this.#plan
+    const { tls, parameters } = this.#coordinator
     const fd = 'fd' in destination ? destination.fd : this.#connect(destination.addresses)
     if (!isOpen(fd)) throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${fd} is not open`)
-    return this.#coordinator.openMain(fd, (waitedMs) => {
+    const main = this.#coordinator.openMain(makeConnection(fd, tls), (waitedMs) => {
       this.#coordinator.checkStopped()
-      const { stallTimeoutMs } = this.#coordinator.parameters
+      const { stallTimeoutMs } = parameters
       if (stallTimeoutMs > 0 && waitedMs > stallTimeoutMs) {
         const message = `main channel: stalled, the peer took nothing for ${stallTimeoutMs} ms`
         throw new MultifdError('ERR_MULTIFD_TIMEOUT', message, { channel: 'main' })
       }
     })
+    // Before any other: a QEMU takes the first handshake that is over for the main channel's.
+    shakeHands(main, tls, parameters.connectTimeoutMs)
+    return main
   }
 
   #connect(addresses: SocketAddress[], shared = false): number {
@@ -127,21 +129,24 @@ class SourceRun {
     return connectTo(addresses, connectTimeoutMs, () => this.#coordinator.checkStopped(), shared)
   }
 
-  // In order, and each with its initial packet at once: QEMU's destinations read it in their main loop.
+  // In order, and each with its initial packet at once: QEMU's destinations read it in their main loop. Handshakes are the
+  // business of each channel's own thread, where it has one already.
   #connectChannels(): void {
     const { destination, uuid } = this.#plan
-    const packet = new PinnedBuffer(INITIAL_PACKET_SIZE)
-    const vector = new IoVector(1)
-    for (let id = 0; id < this.#coordinator.shm.channels; id++) {
+    const { shm, tls, parameters } = this.#coordinator
+    const shared = shm.channels > 1
+    for (let id = 0; id < shm.channels; id++) {
       if ('fd' in destination) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'channels over one descriptor')
-      const shared = this.#coordinator.shm.channels > 1
-      const fd = this.#coordinator.own(this.#connect(destination.addresses, shared))
-      encodeInitialPacket(packet.view, 0, { uuid: uuid === undefined ? undefined : parseUuid(uuid), id })
-      vector.reset()
-      vector.push({ address: packet.address, size: INITIAL_PACKET_SIZE }, 0, INITIAL_PACKET_SIZE)
-      const channel = new DescriptorChannel(fd, id, this.#coordinator.channelWait(id))
-      channel.writeFull(vector)
-      this.#channels!.add(channel)
+      const fd = this.#connect(destination.addresses, shared)
+      const connection = this.#coordinator.own(makeConnection(fd, tls))
+      const { connectTimeoutMs: timeoutMs } = parameters
+      const introduction = { uuid, ...(tls && { tls: { context: tls, timeoutMs } }) }
+      if (tls && this.#channels!.hasThread(id)) this.#channels!.add(id, connection, introduction)
+      else {
+        const channel = openChannel(connection, id, this.#coordinator.channelWait(id))
+        introduce(channel, introduction)
+        this.#channels!.add(id, connection, undefined, channel)
+      }
     }
   }
 

@@ -10,6 +10,7 @@ import type { RamBlock } from '../ram/block.js'
 import { BlockGuard } from '../ram/block-guard.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
 import { requireDirtyLog } from '../ram/dirty-log.js'
+import type { TlsContext } from '../tls/context.js'
 import type { Device } from '../vmstate/device.js'
 import { DeviceSet } from '../vmstate/device-set.js'
 import { parseUuid } from '../wire/bytes.js'
@@ -67,6 +68,7 @@ interface Way {
   /** Zero-copy sends that a channel may have under way. */
   sends: number | undefined
   signal: AbortSignal
+  tls: TlsContext | undefined
 }
 
 export class MigrationSource extends Migration {
@@ -140,15 +142,20 @@ export class MigrationSource extends Migration {
     if (this.state.running) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
     for (const { dirtyLog } of ram) requireDirtyLog(dirtyLog)
     const guard = new BlockGuard(ram)
+    let tls: TlsContext | undefined
     try {
-      return await this.#transfer({ uri, addresses, sends, signal }, options, guard)
+      tls = this.openTls('client', uri.transport === 'tcp' ? uri.host || '127.0.0.1' : undefined)
+      return await this.#transfer({ uri, addresses, sends, signal, tls }, options, guard)
+    } catch (error) {
+      tls?.close()
+      throw error
     } finally {
       guard.release()
     }
   }
 
   async #transfer(
-    { uri, addresses, sends, signal }: Way,
+    { uri, addresses, sends, signal, tls }: Way,
     options: MigrateOptions,
     guard: BlockGuard,
   ): Promise<MigrationStatistics> {
@@ -192,6 +199,7 @@ export class MigrationSource extends Migration {
         },
         ...(faults === undefined ? {} : { faults }),
         signal,
+        tls,
         onMessage: (message, threads) => {
           if (message.type === 'pass') checkBlocks(guard, threads)
           if (message.type === 'throttle') switchover.throttle(message.percentage)

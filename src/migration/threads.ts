@@ -7,6 +7,7 @@ import { MultifdError, type PlainError } from '../errors.js'
 import { delayOptimizing } from '../os/engine.js'
 import { CHANNEL, CHANNEL_STATE, COUNTER, LIMIT } from '../shm/layout.js'
 import { MigrationShm } from '../shm/migration-shm.js'
+import type { TlsContext } from '../tls/context.js'
 import type { CoordinatorTask } from './coordinator.js'
 import type { CoordinatorMessage } from './messages.js'
 import type { MigrationParameters } from './parameters.js'
@@ -32,6 +33,7 @@ export interface ThreadsOptions {
   /** Channels whose threads start at once; the coordinator asks for the others'. */
   startAtOnce: number
   parameters: MigrationParameters
+  tls: TlsContext | undefined
   /** What the coordinator is started with besides {@link CoordinatorTask}. */
   plan: object
   /** What a channel is started with besides {@link ChannelTask}. */
@@ -136,6 +138,7 @@ export class MigrationThreads {
       }
     } finally {
       await Promise.all(pools.map((pool) => (this.#died ? pool.destroy() : keepPool(pool))))
+      options.tls?.close()
       running.delete(shm)
       if (running.size === 0) process.off('exit', stopAll)
     }
@@ -173,7 +176,11 @@ export class MigrationThreads {
     const { port1, port2 } = new MessageChannel()
     this.#toCoordinator = port1
     const ports = links.map((link) => link.port1)
-    const task: CoordinatorTask = { shm: this.shm.handle, ports, toProgram: port2, parameters: options.parameters }
+    const { parameters, tls } = options
+    const task: CoordinatorTask = {
+      ...{ shm: this.shm.handle, ports, toProgram: port2, parameters },
+      ...(tls && { tls: tls.handle }),
+    }
     const hear = (message: CoordinatorMessage): void => {
       if (message.type === 'start-channel') startChannel(message.channel)
       else options.onMessage(message)

@@ -15,12 +15,12 @@ interface ZeroCopyParameters {
   multifd: boolean
   multifdChannels: number
   multifdCompression: string
-  tlsCreds?: unknown
+  tls?: unknown
 }
 
 /** @throws MultifdError ERR_MULTIFD_ARGUMENT for parameters that zero-copy sends do not go together with */
 export function checkZeroCopy(parameters: ZeroCopyParameters): void {
-  const { zeroCopySend, multifd, multifdCompression, tlsCreds } = parameters
+  const { zeroCopySend, multifd, multifdCompression, tls } = parameters
   if (!zeroCopySend) return
   if (!multifd) throw refused('ARGUMENT', 'the channels do it: switch multifd on')
   if (multifdCompression !== 'none') {
@@ -29,7 +29,7 @@ export function checkZeroCopy(parameters: ZeroCopyParameters): void {
       `compressed pages are no longer where they lie: multifdCompression is ${multifdCompression}`,
     )
   }
-  if (tlsCreds !== undefined) throw refused('ARGUMENT', 'encrypted pages are no longer where they lie: TLS is on')
+  if (tls !== undefined) throw refused('ARGUMENT', 'encrypted pages are no longer where they lie: TLS is on')
 }
 
 /**

@@ -48,6 +48,10 @@ interface Libc {
 }
 
 interface Koffi {
+  proto(declaration: string): object
+  pointer(type: object): object
+  register(callback: (...args: never[]) => unknown, type: object): bigint
+  unregister(callback: bigint): void
   address(value: ArrayBufferView): bigint
   errno(): number
   view(address: number, length: number): ArrayBuffer
@@ -132,6 +136,19 @@ export function openLibrary<T extends object>(name: string | null, declarations:
   const functions: Record<string, unknown> = {}
   for (const [key, declaration] of Object.entries<string>(declarations)) functions[key] = library.func(declaration)
   return functions as T
+}
+
+/**
+ * A function of ours as an address that C code can call, from this thread and inside of a call of ours only. Whoever made
+ * it releases it.
+ */
+export function foreignCallback(
+  declaration: string,
+  callback: (...args: never[]) => unknown,
+): { address: bigint; release(): void } {
+  const koffi = foreign()
+  const address = koffi.register(callback, koffi.pointer(koffi.proto(declaration)))
+  return { address, release: () => koffi.unregister(address) }
 }
 
 /** Linux's error number of this thread's last failed call. Ask at once: the next call overwrites it. */

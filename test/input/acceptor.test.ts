@@ -47,10 +47,11 @@ class Reception {
       channels,
       uuid,
       helloTimeoutMs: HELLO_MS,
-      own: (fd) => {
-        this.#owned.push(fd)
-        return fd
+      own: (connection) => {
+        this.#owned.push(connection.fd)
+        return connection
       },
+      warn: (text) => t.fail(text),
       checkStopped() {},
     })
   }
