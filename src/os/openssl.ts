@@ -192,11 +192,11 @@ export function takeOpensslError(): OpensslError | undefined {
 }
 
 const NAME_ROOM = 4096
-// RFC 4514's order and separators, and characters beyond ASCII as they are.
-const XN_FLAG_RFC2253 = 0x1110317
-const ASN1_STRFLGS_ESC_MSB = 4
+// XN_FLAG_RFC2253 without XN_FLAG_DN_REV and ASN1_STRFLGS_ESC_MSB: commas between, characters beyond ASCII as they are, and
+// in the certificate's own order, as GnuTLS writes a name for QEMU.
+const NAME_FLAGS = 0x1010313
 
-/** The subject of the peer's certificate, as RFC 4514 writes it; undefined when it has shown none. */
+/** The subject of the peer's certificate, such as `C=GB,O=Example Org,CN=host`; undefined when it has shown none. */
 export function peerName(ssl: number): string | undefined {
   const lib = openssl()
   const certificate = lib.SSL_get1_peer_certificate(ssl)
@@ -204,7 +204,7 @@ export function peerName(ssl: number): string | undefined {
   const bio = lib.BIO_new(lib.BIO_s_mem())
   try {
     const text = new PinnedBuffer(NAME_ROOM)
-    lib.X509_NAME_print_ex(bio, lib.X509_get_subject_name(certificate), 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB)
+    lib.X509_NAME_print_ex(bio, lib.X509_get_subject_name(certificate), 0, NAME_FLAGS)
     const length = lib.BIO_read(bio, text.address, NAME_ROOM)
     return new TextDecoder().decode(text.bytes.subarray(0, Math.max(0, length)))
   } finally {

@@ -20,8 +20,8 @@ export interface TlsOptions {
   /** Source: the name that the destination's certificate must have. Default: the host of the tcp: URI. */
   hostname?: string
   /**
-   * Destination: the names that a source's certificate may have, as RFC 4514 writes them (`CN=host,O=Org,C=GB`). Default:
-   * any certificate of the CA.
+   * Destination: the names that a source's certificate may have, in the form and the order of QEMU's authorization objects:
+   * `C=GB,O=Example Org,CN=host`. Default: any certificate of the CA.
    */
   authz?: readonly string[]
   /** Source: whose key of `keys.psk` it is. Default `qemu`. */
