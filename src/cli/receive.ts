@@ -12,8 +12,9 @@ import { SnapshotReceiver } from '../snapshot/receive.js'
 import { partialPath } from '../snapshot/target.js'
 import { type CommonOptions, commonParameters, secondsOption, withCommonOptions } from './options.js'
 import { conduct, makeLogger, say } from './report.js'
+import { type DestinationTlsFlags, tlsParameter, withDestinationTls } from './tls.js'
 
-interface Options extends CommonOptions {
+interface Options extends CommonOptions, DestinationTlsFlags {
   output: string
   machineType?: string
   compression: MigrationParameters['multifdCompression']
@@ -57,6 +58,7 @@ export function receiveCommand(program: Command): void {
       ),
     )
     .option('--allow-missing-pages', 'accept a stream that lacks pages')
+  withDestinationTls(command)
     .addHelpText('after', EXAMPLES)
     .action((uri: string, options: Options) => conduct(options, () => prepare(uri, options)))
 }
@@ -68,6 +70,7 @@ function prepare(uri: string, options: Options) {
       ...commonParameters(options),
       multifdCompression: options.compression,
       helloTimeoutMs: options.helloTimeout,
+      ...tlsParameter(options),
     },
     logger: makeLogger(options.verbose ?? false),
     allowMissingPages: options.allowMissingPages ?? false,

@@ -11,8 +11,9 @@ import {
 import { SnapshotSender } from '../snapshot/send.js'
 import { byteCount, type CommonOptions, commonParameters, secondsOption, whole, withCommonOptions } from './options.js'
 import { conduct, makeLogger } from './report.js'
+import { type SourceTlsFlags, tlsParameter, withSourceTls } from './tls.js'
 
-interface Options extends CommonOptions {
+interface Options extends CommonOptions, SourceTlsFlags {
   returnPath: boolean
   maxBandwidth: number
   zeroCopy?: true
@@ -52,6 +53,7 @@ export function sendCommand(program: Command): void {
         .default(DEFAULT_PARAMETERS.maxBandwidth, 'no limit')
         .argParser(byteCount),
     )
+  withSourceTls(command)
     .option('--zero-copy', 'send pages from where they lie, without copying them first (tcp, multifd)')
     .addOption(
       new Option('--zero-page-detection <where>', 'where zero pages are named; auto: as the machine type has it')
@@ -108,6 +110,7 @@ function prepare(file: string, uri: string, options: Options) {
       xbzrle,
       ...(xbzrleCacheSize === undefined ? {} : { xbzrleCacheSize }),
       ...compression,
+      ...tlsParameter(options),
       connectTimeoutMs: options.connectTimeout,
       completionTimeoutMs: options.completionTimeout,
     },

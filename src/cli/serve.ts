@@ -8,17 +8,20 @@ import { MigrationSource } from '../migration/source.js'
 import type { QmpTarget } from '../qmp/control.js'
 import { QEMU_DEFAULTS } from '../qmp/names.js'
 import { QmpServer } from '../qmp/server.js'
+import type { TlsObjects } from '../qmp/tls.js'
 import { RamBlock } from '../ram/block.js'
 import { SnapshotReceiver } from '../snapshot/receive.js'
 import { SnapshotSender } from '../snapshot/send.js'
 import { byteCount } from './options.js'
 import { EXIT, makeLogger, onInterrupt, say } from './report.js'
+import { collectObject } from './tls.js'
 
 interface Options {
   qmp: string[]
   snapshot?: string
   ram?: RamOption[]
   incoming?: true
+  object?: Required<TlsObjects>
   verbose?: true
 }
 
@@ -37,6 +40,7 @@ Examples:
   multifd serve --qmp unix:/tmp/qmp.sock --snapshot guest.snapshot
   multifd serve --qmp unix:/tmp/qmp.sock --snapshot new.snapshot --incoming
   multifd serve --qmp unix:/tmp/qmp.sock --ram heap=512M --ram table=64M
+  multifd serve --qmp unix:/tmp/qmp.sock --snapshot guest.snapshot --object tls-creds-x509,id=tls0,dir=/etc/pki/qemu
 
 Whatever drives a QEMU's migration by QMP drives this one, for example socat - UNIX-CONNECT:/tmp/qmp.sock:
   {"execute": "qmp_capabilities"}
@@ -54,6 +58,11 @@ export function serveCommand(program: Command): void {
     .option('--snapshot <file>', 'a snapshot to send, or with --incoming to receive')
     .option('--ram <name=size>', 'a block of memory, such as heap=512M; may be repeated', collectRam)
     .option('--incoming', 'wait for migrate-incoming; what came can be migrated on')
+    .option(
+      '--object <object>',
+      'credentials for the parameters tls-creds and tls-authz to name, as QEMU has them; may be repeated',
+      collectObject,
+    )
     .option('-v, --verbose', 'log every step')
     .addHelpText('after', EXAMPLES)
     .action(serve)
@@ -77,7 +86,7 @@ async function serve(options: Options): Promise<void> {
     quit = resolve
   })
   using interrupt = onInterrupt()
-  const server = new QmpServer({ ...served, quit, logger })
+  const server = new QmpServer({ ...served, quit, logger, ...(options.object && { tls: options.object }) })
   try {
     for (const uri of options.qmp) say(`QMP on ${await server.listen(uri)}`)
     await Promise.race([over, aborted(interrupt.signal)])

@@ -15,6 +15,7 @@ import { destinationInfo, sourceInfo } from './info.js'
 import { QEMU_DEFAULTS } from './names.js'
 import type { Arguments } from './schema.js'
 import { Settings } from './settings.js'
+import type { TlsObjects } from './tls.js'
 
 /** What is migrated by QMP. One of source and destination at least. */
 export interface QmpTarget extends ProgramHooks {
@@ -24,6 +25,8 @@ export interface QmpTarget extends ProgramHooks {
   destination?: Receiver
   /** Decides how zero pages are reported. Default `multifd`. */
   machineType?: string
+  /** What the parameters `tls-creds` and `tls-authz` can name. */
+  tls?: TlsObjects
   /** Carries `quit` out. Default: the server is closed, and the program runs on. */
   quit?(): void | Promise<void>
 }
@@ -49,14 +52,14 @@ export class MigrationControl extends EventEmitter<ControlEvents> {
 
   constructor(target: QmpTarget) {
     super()
-    const { source, destination, machineType = PROGRAM_MACHINE_TYPE } = target
+    const { source, destination, machineType = PROGRAM_MACHINE_TYPE, tls } = target
     if (!source && !destination) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'QMP has neither a source nor a destination to drive')
     }
     this.target = target
     const object = typeof source === 'object' ? source : destination
     const parameters: MigrationParameters = object?.parameters ?? { ...DEFAULT_PARAMETERS, ...QEMU_DEFAULTS }
-    this.settings = new Settings(parameters, machineType)
+    this.settings = new Settings(parameters, machineType, tls)
     this.#runState = destination && typeof source !== 'object' ? 'inmigrate' : this.#alive
     if (typeof source === 'object') this.#takeSource(source)
     if (destination) this.#observe(destination)

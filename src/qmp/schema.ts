@@ -61,7 +61,7 @@ export type MigrationAddress = z.infer<typeof address>
 export type MigrationChannels = z.infer<typeof channels>
 
 function fixed(value: (typeof FIXED)[FixedName]) {
-  if (typeof value === 'string') return value === '' ? stringOrNull : z.string()
+  if (typeof value === 'string') return z.string()
   return typeof value === 'boolean' ? z.boolean() : uint(64)
 }
 const fixedParameters = Object.fromEntries(
@@ -107,6 +107,9 @@ export const SCHEMA = {
     'multifd-zstd-level': uint(8).optional(),
     'xbzrle-cache-size': uint(64).optional(),
     'zero-page-detection': z.enum(['none', 'legacy', 'multifd']).optional(),
+    'tls-authz': stringOrNull.optional(),
+    'tls-creds': stringOrNull.optional(),
+    'tls-hostname': stringOrNull.optional(),
     ...fixedParameters,
   }),
   'query-migrate-parameters': nothing,

@@ -1,6 +1,7 @@
 // The capabilities and parameters that were set, as QEMU keeps them: each checked by itself, all together when they are used.
 
 import type { MigrationParameters } from '../migration/parameters.js'
+import type { TlsOptions } from '../tls/options.js'
 import { dialectOf } from '../wire/machine.js'
 import { QmpError } from './error.js'
 import {
@@ -14,6 +15,7 @@ import {
   type ParameterName,
 } from './names.js'
 import type { Arguments } from './schema.js'
+import { NO_TLS_SETTINGS, namedTls, type TlsObjects, type TlsSettings } from './tls.js'
 
 type Range = readonly [minimum: number, maximum: number, words: string]
 
@@ -39,9 +41,14 @@ const PAGE = 4096
 export class Settings {
   #capabilities: Record<CapabilityName, boolean>
   #parameters: Record<ParameterName, unknown>
+  #tls: TlsSettings = NO_TLS_SETTINGS
+  readonly #tlsObjects: TlsObjects
+  readonly #ownTls: TlsOptions | undefined
 
   /** @param machineType decides what `zeroPageDetection: 'auto'` is */
-  constructor(parameters: MigrationParameters, machineType: string) {
+  constructor(parameters: MigrationParameters, machineType: string, tlsObjects: TlsObjects = {}) {
+    this.#tlsObjects = tlsObjects
+    this.#ownTls = parameters.tls
     const value = (name: keyof MigrationParameters): unknown => {
       if (name === 'zeroPageDetection' && parameters[name] === 'auto') return dialectOf(machineType).zeroPages
       // Of a destination, which takes it from the stream: QMP has no word for that.
@@ -66,7 +73,7 @@ export class Settings {
   }
 
   parameters(): Record<string, unknown> {
-    return { ...FIXED, ...this.#parameters }
+    return { ...FIXED, ...this.#tls, ...this.#parameters }
   }
 
   /** @throws QmpError; nothing is changed then */
@@ -82,18 +89,20 @@ export class Settings {
     if (next['switchover-ack'] && !next['return-path']) {
       throw new QmpError("Capability 'switchover-ack' requires capability 'return-path'")
     }
-    checkZeroCopy(next, this.#parameters)
+    checkZeroCopy(next, this.#parameters, this.#tls)
     this.#capabilities = next
   }
 
   /** @throws QmpError; nothing is changed then */
   setParameters(given: Arguments<'migrate-set-parameters'>): void {
     const next = { ...this.#parameters }
+    const tls = { ...this.#tls }
     for (const [name, value] of Object.entries(given)) {
       if (value === undefined) continue
       if (Object.hasOwn(FIXED, name)) {
-        if ((value ?? '') !== FIXED[name as FixedName]) throw new QmpError(`Parameter '${name}' is not supported`)
-      } else {
+        if (value !== FIXED[name as FixedName]) throw new QmpError(`Parameter '${name}' is not supported`)
+      } else if (Object.hasOwn(tls, name)) tls[name as keyof TlsSettings] = (value as string | null) ?? ''
+      else {
         checkParameter(name as ParameterName, value)
         next[name as ParameterName] = value
       }
@@ -104,11 +113,16 @@ export class Settings {
     ) {
       throw new QmpError("Parameter 'max_cpu_throttle' expects an integer in the range of cpu_throttle_initial to 99")
     }
-    checkZeroCopy(this.#capabilities, next)
+    checkZeroCopy(this.#capabilities, next, tls)
     this.#parameters = next
+    this.#tls = tls
   }
 
-  /** For a source or a destination. Compression is the channels': without multifd there is none. */
+  /**
+   * For a source or a destination. Compression is the channels': without multifd there is none.
+   *
+   * @throws QmpError for an object of TLS that is not there
+   */
   engineParameters(): Partial<MigrationParameters> {
     const parameters: Record<string, unknown> = {}
     for (const name of CAPABILITY_NAMES) {
@@ -117,6 +131,7 @@ export class Settings {
     }
     for (const name of PARAMETER_NAMES) parameters[PARAMETERS[name]] = this.#parameters[name]
     if (!this.#capabilities.multifd) parameters['multifdCompression'] = 'none'
+    parameters['tls'] = namedTls(this.#tls, this.#tlsObjects, this.#ownTls)
     return parameters as Partial<MigrationParameters>
   }
 }
@@ -139,8 +154,9 @@ function refused(name: string, wanted: string): QmpError {
 function checkZeroCopy(
   capabilities: Record<CapabilityName, boolean>,
   parameters: Record<ParameterName, unknown>,
+  tls: TlsSettings,
 ): void {
   if (!capabilities['zero-copy-send']) return
-  if (capabilities.multifd && parameters['multifd-compression'] === 'none') return
+  if (capabilities.multifd && parameters['multifd-compression'] === 'none' && tls['tls-creds'] === '') return
   throw new QmpError('Zero copy only available for non-compressed non-TLS multifd migration')
 }

@@ -6,7 +6,14 @@ import t, { type Test } from 'tap'
 import { type Guest, GuestReceiver, type MultifdError } from '../../src/index.js'
 import type { TlsOptions } from '../../src/tls/options.js'
 import { memoryDifference, type Qemu, type QemuVersion, requireQemu, startQemu } from '../support/qemu/index.js'
-import { Authority, CLIENT_NAME, pskDirectory, requireOpenssl, SERVER_HOST, trusting } from '../support/tls/credentials.js'
+import {
+  Authority,
+  CLIENT_NAME,
+  pskDirectory,
+  requireOpenssl,
+  SERVER_HOST,
+  trusting,
+} from '../support/tls/credentials.js'
 
 const CHANNELS = 2
 const MEMORY_MIB = 32
@@ -245,7 +252,8 @@ async function addCredentials(qemu: Qemu, tls: QemuTls, role: 'client' | 'server
     ...(priority === undefined ? {} : { priority }),
     ...(username === undefined ? {} : { username }),
   })
-  if (authz !== undefined) await qemu.command('object-add', { 'qom-type': 'authz-simple', id: 'authz0', identity: authz })
+  if (authz !== undefined)
+    await qemu.command('object-add', { 'qom-type': 'authz-simple', id: 'authz0', identity: authz })
 }
 
 function parameters({ hostname, authz }: QemuTls): Record<string, string> {
