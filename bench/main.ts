@@ -3,6 +3,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
+import { makeCredentials } from './credentials.js'
 import type { DataSet } from './data.js'
 import type { Method } from './method.js'
 import { micro } from './micro.js'
@@ -89,6 +90,7 @@ async function main(): Promise<void> {
     remarks.push(`the machine was busy when this began (load average ${load.toFixed(1)}): times mean little, CPU more`)
     say(remarks.at(-1)!)
   }
+  if (options.methods.includes('tls')) makeCredentials(tmpfsFolder())
   const series: Series[] = []
   for (const data of options.data) series.push(...(await measureData(data, options, remarks)))
   const comparisons = comparisonsFor(options)

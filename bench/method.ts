@@ -1,9 +1,10 @@
-// Compression methods and levels as the benchmark names them: `none`, `zlib:1`, `zstd:3`.
+// What is done with the pages, as the benchmark names it: `none`, `zlib:1`, `zstd:3`, `tls` (none, and all of it encrypted).
 
 import { InvalidArgumentError } from 'commander'
 import type { MigrationParameters } from '../src/index.js'
+import { credentials, QEMU_CREDENTIALS } from './credentials.js'
 
-const LEVELS = { none: 0, zlib: 9, zstd: 20 } as const
+const LEVELS = { none: 0, tls: 0, zlib: 9, zstd: 20 } as const
 type Name = keyof typeof LEVELS
 
 /** A name, and a level where there is one. */
@@ -15,7 +16,7 @@ export function methods(text: string): Method[] {
   for (const word of words) {
     const [, name = '', level = '0'] = /^(\w+)(?::(\d+))?$/.exec(word) ?? []
     if (!Object.hasOwn(LEVELS, name) || Number(level) > LEVELS[name as Name]) {
-      throw new InvalidArgumentError('It must be of none, zlib:0 to zlib:9, zstd:0 to zstd:20.')
+      throw new InvalidArgumentError('It must be of none, tls, zlib:0 to zlib:9, zstd:0 to zstd:20.')
     }
   }
   return words as Method[]
@@ -25,6 +26,7 @@ export function methods(text: string): Method[] {
 export function parametersOf(method: Method): Partial<MigrationParameters> {
   const [name, level] = method.split(':')
   if (name === 'none') return {}
+  if (name === 'tls') return { tls: { dir: credentials()! } }
   const parameters = {
     multifdCompression: name,
     ...(level !== undefined && { [name === 'zlib' ? 'multifdZlibLevel' : 'multifdZstdLevel']: Number(level) }),
@@ -33,7 +35,11 @@ export function parametersOf(method: Method): Partial<MigrationParameters> {
 }
 
 /** QEMU's parameters for a method, `none` too: a QEMU keeps what it was told for the migration before. */
-export function qemuParametersOf(method: Method): Record<string, string | number> {
+export function qemuParametersOf(
+  method: Method,
+  side: keyof typeof QEMU_CREDENTIALS,
+): Record<string, string | number> {
   const [name = 'none', level] = method.split(':')
-  return { 'multifd-compression': name, ...(level !== undefined && { [`multifd-${name}-level`]: Number(level) }) }
+  if (name === 'tls') return { 'multifd-compression': 'none', 'tls-creds': QEMU_CREDENTIALS[side] }
+  return { 'multifd-compression': name, 'tls-creds': '', ...(level !== undefined && { [`multifd-${name}-level`]: Number(level) }) }
 }

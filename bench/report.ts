@@ -24,6 +24,7 @@ export const DEFINITIONS = [
   'QEMU → bare sockets: threads of Node that read a packet a call and do nothing else. Without a return path: what is on its',
   '  way at the end is not waited for.',
   "bare sockets: set-up until all threads of both sides stand ready; then until every socket's receiver answered one byte.",
+  'method tls: x509 on every connection, both sides show a certificate; ciphers are what the two agree on.',
   'multifd, as source: times as the embedding program sees them.',
   "touched/untouched: the destination's memory is resident before, or fresh (with huge pages asked for, on every side).",
   'tmpfs/disk: a new file in memory, or on a disk. A QEMU has its RAM there, mapped; multifd writes a snapshot there, and',

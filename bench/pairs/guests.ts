@@ -8,6 +8,7 @@ import { onProcessEnd } from '../../test/support/qemu/cleanup.js'
 import { findQemu, type QemuVersion } from '../../test/support/qemu/find.js'
 import { type MigrationInfo, type Qemu, type QemuOptions, startQemu } from '../../test/support/qemu/guest.js'
 import { Child } from '../child.js'
+import { addCredentials } from '../credentials.js'
 import { DATA_PART, eachPiece } from '../data.js'
 import { type Method, qemuParametersOf } from '../method.js'
 import { type Memory, type Session, STEP_MS } from '../pairing.js'
@@ -72,9 +73,11 @@ export class Guests implements AsyncDisposable {
     this.#untrack()
   }
 
-  #start(options: Omit<QemuOptions, 'version'>): Promise<Qemu> {
+  async #start(options: Omit<QemuOptions, 'version'>): Promise<Qemu> {
     const memoryMiB = this.session.bytes / 1024 ** 2
-    return startQemu({ version: this.version, memoryMiB, dir: this.session.disk, ...options })
+    const qemu = await startQemu({ version: this.version, memoryMiB, dir: this.session.disk, ...options })
+    await addCredentials(qemu)
+    return qemu
   }
 
   #backed(extraArgs: string[]): Pick<QemuOptions, 'machine' | 'extraArgs'> {
@@ -133,7 +136,7 @@ export async function migrated(
   method: Method = 'none',
   returnPath = true,
 ): Promise<MigrationInfo> {
-  await qemu.migrate({ uri, multifdChannels: channels, parameters: qemuParametersOf(method), returnPath })
+  await qemu.migrate({ uri, multifdChannels: channels, parameters: qemuParametersOf(method, 'source'), returnPath })
   return await qemu.waitMigration('completed', STEP_MS)
 }
 
@@ -151,7 +154,7 @@ export function checkData(dataBytes: number, { bytes, data }: Session): void {
 }
 
 export function listening(qemu: Qemu, channels: number, method: Method = 'none'): Promise<string> {
-  return qemu.listen(LOCALHOST, { multifdChannels: channels, parameters: qemuParametersOf(method) })
+  return qemu.listen(LOCALHOST, { multifdChannels: channels, parameters: qemuParametersOf(method, 'destination') })
 }
 
 function writeData(path: string, { data, bytes }: Session): void {
