@@ -2,7 +2,7 @@
 
 import { closeDescriptor } from '../os/socket.js'
 import type { TlsContextHandle } from '../tls/context.js'
-import { freeTls, makeTls } from '../tls/session.js'
+import { freeTls, makeTls, type TlsConnection } from '../tls/session.js'
 import type { Channel, WaitHook } from './channel.js'
 import { DescriptorChannel } from './descriptor-channel.js'
 import { TlsChannel } from './tls-channel.js'
@@ -10,23 +10,22 @@ import { TlsChannel } from './tls-channel.js'
 /** Numbers that are good in every thread of the process. One thread at a time uses a connection; one owns it. */
 export interface Connection {
   fd: number
-  /** Address of its SSL, where it has one. */
-  ssl?: number
+  tls?: TlsConnection
 }
 
 /** A channel over a connection, for the thread that calls. Closing the channel gives the connection back. */
-export function openChannel({ fd, ssl }: Connection, name: 'main' | number, wait: WaitHook): Channel {
-  return ssl === undefined ? new DescriptorChannel(fd, name, wait) : new TlsChannel(fd, ssl, name, wait)
+export function openChannel({ fd, tls }: Connection, name: 'main' | number, wait: WaitHook): Channel {
+  return tls ? new TlsChannel(fd, tls, name, wait) : new DescriptorChannel(fd, name, wait)
 }
 
 /**
  * A connection over a descriptor, which is closed where that fails.
  *
- * @param tls what its SSL is made from, where it is to have one
+ * @param tls what its TLS is made from, where it is to have one
  */
 export function makeConnection(fd: number, tls: TlsContextHandle | undefined): Connection {
   try {
-    return tls ? { fd, ssl: makeTls(fd, tls) } : { fd }
+    return tls ? { fd, tls: makeTls(fd, tls) } : { fd }
   } catch (error) {
     closeDescriptor(fd)
     throw error
@@ -39,7 +38,7 @@ export function shakeHands(channel: Channel, tls: TlsContextHandle | undefined, 
 }
 
 /** Gives back what no thread uses any more. */
-export function closeConnection({ fd, ssl }: Connection): void {
-  if (ssl !== undefined) freeTls(ssl)
+export function closeConnection({ fd, tls }: Connection): void {
+  if (tls) freeTls(tls)
   closeDescriptor(fd)
 }

@@ -1,5 +1,5 @@
-// A channel over TLS: OpenSSL encrypts from where pages lie and decrypts to where they belong, in blocking calls of the
-// calling thread, none longer than CALL_MS.
+// A channel over TLS: OpenSSL encrypts from where pages lie and decrypts to where they belong, in the calling thread, which
+// waits for the descriptor no longer than CALL_MS at a time.
 
 import { MultifdError } from '../errors.js'
 import { ERRNO, errno } from '../os/libc.js'
@@ -14,14 +14,13 @@ import {
   systemError,
 } from '../os/socket.js'
 import type { TlsContextHandle } from '../tls/context.js'
-import { freeTls, handshakeStep, receiveTls, streamFailure } from '../tls/session.js'
+import { freeTls, handshakeStep, READER_MIN, receiveTls, streamFailure, type TlsConnection } from '../tls/session.js'
 import type { Channel, ChannelFeature, WaitHook } from './channel.js'
 import { CALL_MS, describe, peerGone } from './descriptor-channel.js'
 import type { IoVector } from './iovec.js'
 
-// What SSL_write is given at a time; it takes a record of that.
-const WRITE_MAX = 2 ** 20
-const READ_MAX = 2 ** 30
+// Bytes that are given to OpenSSL at a time: several records, and yet so few that a slow link moves them soon.
+const PIECE_MAX = 128 * 1024
 const BIO_CTRL_PENDING = 10
 const BIO_CTRL_FLUSH = 11
 const BIO_FLAGS_SHOULD_RETRY = 8
@@ -30,6 +29,7 @@ export class TlsChannel implements Channel {
   readonly name: 'main' | number
   readonly fd: number
   readonly features: ReadonlySet<ChannelFeature> = new Set<ChannelFeature>(['peek', 'shutdown'])
+  readonly #tls: TlsConnection
   readonly #ssl: number
   readonly #wait: WaitHook
   #closed = false
@@ -37,14 +37,17 @@ export class TlsChannel implements Channel {
   /**
    * Takes both over: {@link close} gives them back.
    *
-   * @param ssl of the descriptor, from makeTls; an error of the thread's before it must not be in OpenSSL's queue
+   * @param tls of the descriptor, from makeTls
    */
-  constructor(fd: number, ssl: number, name: 'main' | number, wait: WaitHook) {
+  constructor(fd: number, tls: TlsConnection, name: 'main' | number, wait: WaitHook) {
     this.fd = fd
     this.name = name
-    this.#ssl = ssl
+    this.#tls = tls
+    this.#ssl = tls.ssl
     this.#wait = wait
     prepareStream(fd, CALL_MS)
+    setNonBlocking(fd, true)
+    // What somebody else's call in this thread has left behind is not ours to tell.
     openssl().ERR_clear_error()
   }
 
@@ -56,10 +59,12 @@ export class TlsChannel implements Channel {
   handshake(context: TlsContextHandle, timeoutMs: number): void {
     const deadline = performance.now() + timeoutMs
     try {
-      while (handshakeStep(this.#ssl, context) !== 'done') {
+      for (;;) {
+        const step = handshakeStep(this.#ssl, context)
+        if (step === 'done') return
+        pollDescriptors([{ fd: this.fd, events: step === 'write' ? POLL.out : POLL.in }], CALL_MS)
         this.#wait(0, false)
-        if (performance.now() < deadline) continue
-        throw new MultifdError('ERR_MULTIFD_TIMEOUT', `no TLS handshake within ${timeoutMs} ms`)
+        if (performance.now() >= deadline) throw new MultifdError('ERR_MULTIFD_TIMEOUT', `no TLS handshake within ${timeoutMs} ms`)
       }
     } catch (error) {
       throw this.#ofChannel(error)
@@ -75,31 +80,32 @@ export class TlsChannel implements Channel {
   }
 
   #read(into: IoVector, boundary: number, full: boolean): number {
-    const { SSL_read, SSL_pending } = openssl()
+    const { BIO_read, SSL_read, SSL_pending } = openssl()
+    const { ssl, reader } = this.#tls
     let total = 0
     let since = 0
     while (into.length > 0) {
-      const got = SSL_read(this.#ssl, into.headAddress, Math.min(into.headLength, READ_MAX))
+      const length = Math.min(into.headLength, PIECE_MAX)
+      const got =
+        full && length > READER_MIN
+          ? BIO_read(reader, into.headAddress, length)
+          : SSL_read(ssl, into.headAddress, length)
       if (got > 0) {
         into.advance(got)
         total += got
         since = 0
-        if (!full && SSL_pending(this.#ssl) === 0) break
-      } else if (this.#mayGoOn(got, 'recvmsg')) since = this.#pause(since, total !== boundary)
+        if (!full && SSL_pending(ssl) === 0) break
+      } else if (this.#mayGoOn(got, 'recvmsg')) since = this.#pause(since, total !== boundary, POLL.in)
       else break
     }
     return total
   }
 
   readNow(length: number): Uint8Array | undefined {
-    if (!this.waitReadable(0)) return undefined
-    setNonBlocking(this.fd, true)
     try {
       return receiveTls(this.#ssl, length)
     } catch (error) {
       throw this.#ofChannel(error)
-    } finally {
-      setNonBlocking(this.fd, false)
     }
   }
 
@@ -115,11 +121,11 @@ export class TlsChannel implements Channel {
     let since = 0
     while (from.length > 0) {
       // After a write that had to wait this is the same piece again, as OpenSSL wants it: a part of it is encrypted already.
-      const put = SSL_write(this.#ssl, from.headAddress, Math.min(from.headLength, WRITE_MAX))
+      const put = SSL_write(this.#ssl, from.headAddress, Math.min(from.headLength, PIECE_MAX))
       if (put > 0) {
         from.advance(put)
         since = 0
-      } else if (this.#mayGoOn(put, 'sendmsg')) since = this.#pause(since, true)
+      } else if (this.#mayGoOn(put, 'sendmsg')) since = this.#pause(since, true, POLL.out)
       else throw this.#gone(ERRNO.pipe, 'sendmsg')
     }
     if (!more) this.#flush()
@@ -132,7 +138,7 @@ export class TlsChannel implements Channel {
     for (let since = 0; lib.BIO_ctrl(bio, BIO_CTRL_FLUSH, 0, 0) <= 0; ) {
       const number = errno()
       if (lib.BIO_test_flags(bio, BIO_FLAGS_SHOULD_RETRY) === 0) throw this.#gone(number, 'sendmsg')
-      since = this.#pause(since, true)
+      since = this.#pause(since, true, POLL.out)
     }
   }
 
@@ -172,7 +178,7 @@ export class TlsChannel implements Channel {
   close(): void {
     if (this.#closed) return
     this.#closed = true
-    freeTls(this.#ssl)
+    freeTls(this.#tls)
     closeDescriptor(this.fd)
   }
 
@@ -186,10 +192,11 @@ export class TlsChannel implements Channel {
     throw this.#ofChannel(streamFailure(reason, number))
   }
 
-  #pause(since: number, inside: boolean): number {
-    const now = performance.now()
-    const start = since === 0 ? now - CALL_MS : since
-    this.#wait(now - start, inside)
+  // Until the descriptor is ready, or a while has passed. Returns when the wait began.
+  #pause(since: number, inside: boolean, events: number): number {
+    const start = since === 0 ? performance.now() : since
+    pollDescriptors([{ fd: this.fd, events }], CALL_MS)
+    this.#wait(performance.now() - start, inside)
     return start
   }
 
@@ -197,12 +204,9 @@ export class TlsChannel implements Channel {
   #gone(number: number, syscall: string): MultifdError {
     if (syscall === 'sendmsg') {
       try {
-        setNonBlocking(this.fd, true)
         receiveTls(this.#ssl, 1, true)
       } catch (word) {
         if ((word as MultifdError).code === 'ERR_MULTIFD_TLS') return this.#ofChannel(word)
-      } finally {
-        setNonBlocking(this.fd, false)
       }
     }
     const gone = peerGone(this.name, number, syscall)

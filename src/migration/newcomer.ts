@@ -39,7 +39,7 @@ export class Newcomer {
   /** Goes on with its handshake. @throws MultifdError ERR_MULTIFD_TLS for a peer that is not taken */
   establish(): void {
     if (!this.#tls || this.established) return
-    this.#step = handshakeStep(this.connection.ssl!, this.#tls)
+    this.#step = handshakeStep(this.connection.tls!.ssl, this.#tls)
     this.since = performance.now()
   }
 
@@ -65,9 +65,9 @@ export class Newcomer {
 
   // A connection that was reset ends like one that was closed: a stranger's must not fail the migration.
   #receive(length: number, peek: boolean): Uint8Array | undefined {
-    const { fd, ssl } = this.connection
+    const { fd, tls } = this.connection
     try {
-      return ssl === undefined ? receiveNow(fd, length, peek) : receiveTls(ssl, length, peek)
+      return tls ? receiveTls(tls.ssl, length, peek) : receiveNow(fd, length, peek)
     } catch (error) {
       if (error instanceof MultifdError) return new Uint8Array()
       throw error

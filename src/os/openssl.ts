@@ -64,6 +64,9 @@ interface Openssl {
   BIO_new_socket(fd: number, close: number): number
   BIO_s_mem(): number
   BIO_f_buffer(): number
+  BIO_f_ssl(): number
+  BIO_free_all(bio: number): void
+  SSL_set_quiet_shutdown(ssl: number, mode: number): void
   BIO_push(bio: number, next: number): number
   BIO_ctrl(bio: number, command: number, value: number, pointer: number): number
   BIO_int_ctrl(bio: number, command: number, value: number, which: number): number
@@ -133,6 +136,9 @@ const DECLARATIONS: Record<keyof Openssl, string> = {
   BIO_new_socket: 'uintptr_t BIO_new_socket(int, int)',
   BIO_s_mem: 'uintptr_t BIO_s_mem()',
   BIO_f_buffer: 'uintptr_t BIO_f_buffer()',
+  BIO_f_ssl: 'uintptr_t BIO_f_ssl()',
+  BIO_free_all: 'void BIO_free_all(uintptr_t)',
+  SSL_set_quiet_shutdown: 'void SSL_set_quiet_shutdown(uintptr_t, int)',
   BIO_push: 'uintptr_t BIO_push(uintptr_t, uintptr_t)',
   BIO_ctrl: 'long BIO_ctrl(uintptr_t, int, long, uintptr_t)',
   BIO_int_ctrl: 'long BIO_int_ctrl(uintptr_t, int, long, int)',

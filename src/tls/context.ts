@@ -25,7 +25,6 @@ export interface TlsContextHandle {
 const DEFAULT_USERNAME = 'qemu'
 
 const CTRL = {
-  mode: 33,
   sessionCacheMode: 44,
   buildCertificateChain: 105,
   dhAuto: 118,
@@ -33,8 +32,6 @@ const CTRL = {
   maxVersion: 124,
 } as const
 const VERSIONS = { 'TLSv1.2': 0x303, 'TLSv1.3': 0x304 } as const
-// SSL_MODE_ENABLE_PARTIAL_WRITE: a write returns after each record, so that what is left is known.
-const MODE_PARTIAL_WRITE = 1
 // SSL_OP_CIPHER_SERVER_PREFERENCE, SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_TICKET, SSL_OP_NO_COMPRESSION, and
 // SSL_OP_IGNORE_UNEXPECTED_EOF: QEMU ends its main channel without a word, so what ends well is what the stream says.
 const OPTIONS = 2 ** 22 + 2 ** 30 + 2 ** 14 + 2 ** 17 + 2 ** 7
@@ -112,7 +109,6 @@ function setUp(context: number, options: TlsOptions, psk: boolean): void {
   lib.SSL_CTX_set_options(context, OPTIONS)
   lib.SSL_CTX_ctrl(context, CTRL.minVersion, VERSIONS[minVersion], 0)
   lib.SSL_CTX_ctrl(context, CTRL.maxVersion, VERSIONS[maxVersion], 0)
-  lib.SSL_CTX_ctrl(context, CTRL.mode, MODE_PARTIAL_WRITE, 0)
   lib.SSL_CTX_ctrl(context, CTRL.sessionCacheMode, 0, 0)
   lib.SSL_CTX_ctrl(context, CTRL.dhAuto, 1, 0)
   // A source that never reads would close with tickets unread: a reset, which takes what it sent last with it.

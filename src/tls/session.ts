@@ -13,7 +13,10 @@ import type { TlsContextHandle } from './context.js'
 export type HandshakeStep = 'done' | 'read' | 'write'
 
 const BIO_NOCLOSE = 0
+const BIO_C_SET_SSL = 109
 const BIO_C_SET_BUFF_SIZE = 117
+/** Of the reader: BIO_f_buffer's own buffer. */
+export const READER_MIN = 4096
 const READ_BUFFER = 0
 const WRITE_BUFFER = 1
 // OpenSSL reads and writes record by record, of 16 KiB at most, and a call of the kernel for each half of one. With these
@@ -22,18 +25,32 @@ const BUFFER_SIZE = 128 * 1024
 // X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
 const WHOLE_LABELS = 4
 
+/** One connection's TLS, by addresses. One thread at a time uses it. */
+export interface TlsConnection {
+  ssl: number
+  /** A BIO that reads from it, record after record in one call, whatever is longer than {@link READER_MIN}. */
+  reader: number
+}
+
 /** Makes the TLS of a connection, whose descriptor stays the caller's. Free it with {@link freeTls}. */
-export function makeTls(fd: number, { address, role, hostname }: TlsContextHandle): number {
+export function makeTls(fd: number, { address, role, hostname }: TlsContextHandle): TlsConnection {
   const lib = openssl()
   const ssl = lib.SSL_new(address)
   if (ssl === 0) throw new MultifdError('ERR_MULTIFD_TLS', 'OpenSSL has no memory')
   lib.SSL_set_bio(ssl, buffered(fd, READ_BUFFER), buffered(fd, WRITE_BUFFER))
   if (role === 'server') lib.SSL_set_accept_state(ssl)
-  else {
-    lib.SSL_set_connect_state(ssl)
+  else lib.SSL_set_connect_state(ssl)
+  // BIO_f_buffer reads what is longer than its buffer straight into place, and goes on until all of it has come.
+  const source = lib.BIO_new(lib.BIO_f_ssl())
+  lib.BIO_ctrl(source, BIO_C_SET_SSL, BIO_NOCLOSE, ssl)
+  const tls = { ssl, reader: lib.BIO_push(lib.BIO_new(lib.BIO_f_buffer()), source) }
+  try {
     if (hostname !== undefined) expectHost(ssl, hostname)
+  } catch (error) {
+    freeTls(tls)
+    throw error
   }
-  return ssl
+  return tls
 }
 
 function buffered(fd: number, which: typeof READ_BUFFER | typeof WRITE_BUFFER): number {
@@ -53,12 +70,16 @@ function expectHost(ssl: number, name: string): void {
 }
 
 /** Once, when no thread uses it any more. */
-export function freeTls(ssl: number): void {
-  openssl().SSL_free(ssl)
+export function freeTls({ ssl, reader }: TlsConnection): void {
+  const lib = openssl()
+  // The reader would say close_notify: to a source that does not read, that is a reset in the middle of what it sends.
+  lib.SSL_set_quiet_shutdown(ssl, 1)
+  lib.BIO_free_all(reader)
+  lib.SSL_free(ssl)
 }
 
 /**
- * Goes on with a handshake as far as it goes without waiting, or for as long as the socket's timeouts are.
+ * Goes on with a handshake as far as it goes without waiting.
  *
  * @throws MultifdError ERR_MULTIFD_TLS: the peer is not who it must be, does not take us, or speaks no TLS
  */
