@@ -35,11 +35,12 @@ export function parametersOf(method: Method): Partial<MigrationParameters> {
 }
 
 /** QEMU's parameters for a method, `none` too: a QEMU keeps what it was told for the migration before. */
-export function qemuParametersOf(
-  method: Method,
-  side: keyof typeof QEMU_CREDENTIALS,
-): Record<string, string | number> {
+export function qemuParametersOf(method: Method, side: keyof typeof QEMU_CREDENTIALS): Record<string, string | number> {
   const [name = 'none', level] = method.split(':')
   if (name === 'tls') return { 'multifd-compression': 'none', 'tls-creds': QEMU_CREDENTIALS[side] }
-  return { 'multifd-compression': name, 'tls-creds': '', ...(level !== undefined && { [`multifd-${name}-level`]: Number(level) }) }
+  return {
+    'multifd-compression': name,
+    'tls-creds': '',
+    ...(level !== undefined && { [`multifd-${name}-level`]: Number(level) }),
+  }
 }

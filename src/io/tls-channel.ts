@@ -64,7 +64,8 @@ export class TlsChannel implements Channel {
         if (step === 'done') return
         pollDescriptors([{ fd: this.fd, events: step === 'write' ? POLL.out : POLL.in }], CALL_MS)
         this.#wait(0, false)
-        if (performance.now() >= deadline) throw new MultifdError('ERR_MULTIFD_TIMEOUT', `no TLS handshake within ${timeoutMs} ms`)
+        if (performance.now() >= deadline)
+          throw new MultifdError('ERR_MULTIFD_TIMEOUT', `no TLS handshake within ${timeoutMs} ms`)
       }
     } catch (error) {
       throw this.#ofChannel(error)

@@ -151,7 +151,8 @@ export class Acceptor {
     if (bytes.length > 0) return false
     this.#dismiss(newcomer)
     if (this.#complete) return true
-    throw new MultifdError('ERR_MULTIFD_CLOSED', 'a connection was closed before it said what it is')
+    const why = this.#options.tls ? '; with TLS, as by a source that does not take our certificate' : ''
+    throw new MultifdError('ERR_MULTIFD_CLOSED', `a connection was closed before it said what it is${why}`)
   }
 
   #takeMain(newcomer: Newcomer): void {

@@ -40,7 +40,7 @@ export class Newcomer {
   establish(): void {
     if (!this.#tls || this.established) return
     this.#step = handshakeStep(this.connection.tls!.ssl, this.#tls)
-    this.since = performance.now()
+    if (this.established) this.since = performance.now()
   }
 
   /** Looks at its first bytes; undefined when there are none yet, and empty at its end. */
