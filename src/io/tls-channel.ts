@@ -10,6 +10,7 @@ import {
   pollDescriptors,
   prepareStream,
   setNonBlocking,
+  setReceiveLowWater,
   shutdownBoth,
   systemError,
 } from '../os/socket.js'
@@ -21,6 +22,9 @@ import type { IoVector } from './iovec.js'
 
 // Bytes that are given to OpenSSL at a time: several records, and yet so few that a slow link moves them soon.
 const PIECE_MAX = 128 * 1024
+// Bytes worth waking up for, where at least so many more must come, and a record of which a part has been read already.
+const WAKE_FOR = 64 * 1024
+const RECORD_MAX = 17 * 1024
 const BIO_CTRL_PENDING = 10
 const BIO_CTRL_FLUSH = 11
 const BIO_FLAGS_SHOULD_RETRY = 8
@@ -32,6 +36,7 @@ export class TlsChannel implements Channel {
   readonly #tls: TlsConnection
   readonly #ssl: number
   readonly #wait: WaitHook
+  #lowWater = 1
   #closed = false
 
   /**
@@ -96,8 +101,10 @@ export class TlsChannel implements Channel {
         total += got
         since = 0
         if (!full && SSL_pending(ssl) === 0) break
-      } else if (this.#mayGoOn(got, 'recvmsg')) since = this.#pause(since, total !== boundary, POLL.in)
-      else break
+      } else if (this.#mayGoOn(got, 'recvmsg')) {
+        this.#wakeFor(boundary - total >= WAKE_FOR + RECORD_MAX ? WAKE_FOR : 1)
+        since = this.#pause(since, total !== boundary, POLL.in)
+      } else break
     }
     return total
   }
@@ -114,6 +121,7 @@ export class TlsChannel implements Channel {
     const lib = openssl()
     if (lib.SSL_pending(this.#ssl) > 0) return true
     if (lib.BIO_ctrl(lib.SSL_get_rbio(this.#ssl), BIO_CTRL_PENDING, 0, 0) > 0) return true
+    this.#wakeFor(1)
     return pollDescriptors([{ fd: this.fd, events: POLL.in }], timeoutMs)[0] !== 0
   }
 
@@ -191,6 +199,13 @@ export class TlsChannel implements Channel {
     if (reason === SSL_ERROR.zeroReturn) return false
     if (reason === SSL_ERROR.syscall) throw this.#gone(number, syscall)
     throw this.#ofChannel(streamFailure(reason, number))
+  }
+
+  // A sender of small records would otherwise wake this thread for each of them, at its own cost.
+  #wakeFor(bytes: number): void {
+    if (bytes === this.#lowWater) return
+    this.#lowWater = bytes
+    setReceiveLowWater(this.fd, bytes)
   }
 
   // Until the descriptor is ready, or a while has passed. Returns when the wait began.

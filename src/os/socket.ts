@@ -16,6 +16,7 @@ const SO_TYPE = 3
 const SO_ERROR = 4
 const SO_SNDBUF = 7
 const SO_KEEPALIVE = 9
+const SO_RCVLOWAT = 18
 const SO_RCVTIMEO = 20
 const SO_SNDTIMEO = 21
 const SO_PROTOCOL = 38
@@ -214,6 +215,11 @@ export function dropPacing(fd: number): void {
 /** Fixes the room for bytes on their way out, which would grow by itself otherwise. The kernel takes twice as much. */
 export function limitSendBuffer(fd: number, bytes: number): void {
   libc().setsockopt(fd, SOL_SOCKET, SO_SNDBUF, int(bytes), 4)
+}
+
+/** Lets poll call a tcp socket readable only when so many bytes have come, or its end. */
+export function setReceiveLowWater(fd: number, bytes: number): void {
+  libc().setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, int(bytes), 4)
 }
 
 /** Two connected ends within this process. The caller closes both. */
