@@ -165,7 +165,7 @@ t.test('what it does not go together with is refused, saying why', async (t) => 
   const refused = [
     { with: { multifd: false }, says: /switch multifd on/ },
     { with: { multifdCompression: 'zstd' }, says: /multifdCompression is zstd/ },
-    { with: { tlsCreds: 'tls0' }, says: /TLS is on/ },
+    { with: { tls: { dir: '/etc/pki/qemu' } }, says: /TLS is on/ },
   ]
   for (const { with: other, says } of refused) {
     const error = thrown(() => checkZeroCopy({ ...asked, ...other }))
