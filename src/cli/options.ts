@@ -23,6 +23,11 @@ export function whole(minimum: number, maximum: number): (text: string) => numbe
   }
 }
 
+/** An option that may be repeated. */
+export function collect(value: string, before: string[] = []): string[] {
+  return [...before, value]
+}
+
 const SCALES: Record<string, number> = { '': 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3 }
 
 /** Bytes, with an optional K, M or G (powers of 1024). */

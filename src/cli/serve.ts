@@ -12,7 +12,7 @@ import type { TlsObjects } from '../qmp/tls.js'
 import { RamBlock } from '../ram/block.js'
 import { SnapshotReceiver } from '../snapshot/receive.js'
 import { SnapshotSender } from '../snapshot/send.js'
-import { byteCount } from './options.js'
+import { byteCount, collect } from './options.js'
 import { EXIT, makeLogger, onInterrupt, say } from './report.js'
 import { collectObject } from './tls.js'
 
@@ -66,10 +66,6 @@ export function serveCommand(program: Command): void {
     .option('-v, --verbose', 'log every step')
     .addHelpText('after', EXAMPLES)
     .action(serve)
-}
-
-function collect(value: string, before: string[] = []): string[] {
-  return [...before, value]
 }
 
 function collectRam(value: string, before: RamOption[] = []): RamOption[] {

@@ -4,6 +4,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import { MultifdError } from '../errors.js'
 import type { TlsObjects } from '../qmp/tls.js'
 import { checkTlsOptions, type TlsOptions } from '../tls/options.js'
+import { collect } from './options.js'
 
 interface TlsFlags {
   tlsCreds?: string
@@ -53,10 +54,6 @@ export function withDestinationTls(command: Command): Command {
       collect,
     )
     .option('--tls-anonymous', 'let in sources that show no certificate')
-}
-
-function collect(value: string, before: string[] = []): string[] {
-  return [...before, value]
 }
 
 /** The parameter `tls` of a command's options. @throws MultifdError ERR_MULTIFD_ARGUMENT */
