@@ -13,7 +13,6 @@ const VARIABLE = 'MULTIFD_BENCH_TLS'
 export function makeCredentials(tmpfs: string): void {
   const folder = mkdtempSync(join(tmpfs, 'multifd-bench-'))
   onProcessEnd(() => removeNow(folder))
-  process.once('exit', () => removeNow(folder))
   const authority = new Authority(join(folder, 'ca'))
   const dir = trusting(join(folder, 'tls'), authority)
   authority.sign(dir, 'server')
