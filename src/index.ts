@@ -3,6 +3,12 @@
 export { ERROR_CODES, type ErrorCode, MultifdError } from './errors.js'
 export type { Logger } from './log.js'
 export { MigrationDestination, type MigrationDestinationOptions, type ReceiveOptions } from './migration/destination.js'
+export {
+  type DirtyRate,
+  DirtyRateMeter,
+  type DirtyRateMode,
+  type DirtyRateOptions,
+} from './migration/dirty-rate.js'
 export { DEFAULT_PARAMETERS, type MigrationParameters } from './migration/parameters.js'
 export { type MigrateOptions, MigrationSource, type MigrationSourceOptions } from './migration/source.js'
 export type { MigrationStatistics, PassInfo, RamStatistics, XbzrleCacheStatistics } from './migration/statistics.js'

@@ -5,6 +5,7 @@ import { MultifdError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { noLogger } from '../log.js'
 import { TlsContext } from '../tls/context.js'
+import type { RamBlock } from '../ram/block.js'
 import type { CoordinatorMessage } from './messages.js'
 import { changedWhileRunning, completeParameters, type MigrationParameters } from './parameters.js'
 import { type Figures, type MigrationStatistics, type PassInfo, readStatistics } from './statistics.js'
@@ -72,6 +73,9 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   get status(): MigrationStatus {
     return this.state.status
   }
+
+  /** The program's blocks that are sent or received into; none where a file or a guest is received. */
+  abstract get memory(): readonly RamBlock[]
 
   /** What holds; for the next migration where it can not be changed in this one. */
   get parameters(): Readonly<MigrationParameters> {
