@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { MultifdError } from '../errors.js'
 import { demoCommand } from './demo.js'
+import { dirtyRateCommand } from './dirty-rate.js'
 import { inspectCommand } from './inspect.js'
 import { receiveCommand } from './receive.js'
 import { EXIT, errorObject, failure, printJson } from './report.js'
@@ -27,6 +28,7 @@ receiveCommand(program)
 sendCommand(program)
 serveCommand(program)
 inspectCommand(program)
+dirtyRateCommand(program)
 demoCommand(program)
 
 try {
