@@ -13,6 +13,7 @@ import { MigrationShm, type ShmHandle } from '../shm/migration-shm.js'
 import type { TlsContextHandle } from '../tls/context.js'
 import type { CoordinatorMessage } from './messages.js'
 import type { MigrationParameters } from './parameters.js'
+import { movedPages } from './statistics.js'
 
 const THREADS_END_MS = 10_000
 const LOOK_MS = 100
@@ -84,6 +85,13 @@ export class Coordinator {
     const pass = shm.counter(shm.coordinatorPlace, COUNTER.passes)
     this.tell({ type: 'pass-begins', pass })
     return pass
+  }
+
+  /** What is left to send at this moment, bytes: it becomes less as pages go, until the next look. */
+  setRemaining(bytes: number): void {
+    const { shm } = this
+    shm.setCounter(shm.coordinatorPlace, COUNTER.movedAtLook, movedPages(shm))
+    shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, bytes)
   }
 
   /** Takes a connection over: it is closed when the migration ends, after every thread that uses it. */
