@@ -2,6 +2,8 @@
 
 export { ERROR_CODES, type ErrorCode, MultifdError } from './errors.js'
 export type { Logger } from './log.js'
+export { type ObservedMigrations, registerMetrics } from './metrics/metrics.js'
+export { MetricsServer } from './metrics/server.js'
 export { MigrationDestination, type MigrationDestinationOptions, type ReceiveOptions } from './migration/destination.js'
 export {
   type DirtyRate,

@@ -2,6 +2,7 @@
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { MultifdError } from '../errors.js'
+import type { MetricsServer } from '../metrics/server.js'
 import { AT_LIMIT, DEFAULT_PARAMETERS, type MigrationParameters } from '../migration/parameters.js'
 import { MigrationSource } from '../migration/source.js'
 import type { MigrationStatistics, PassInfo } from '../migration/statistics.js'
@@ -14,8 +15,8 @@ import { checksum, MIXTURE } from './demo/memory.js'
 import { DemoDestination, DemoWriter } from './demo/peers.js'
 import { Screen } from './demo/screen.js'
 import { bytes, duration, kebabKeys, rate } from './format.js'
-import { byteCount, channelsOption, secondsOption, whole } from './options.js'
-import { EXIT, failure, onInterrupt, printJson, resultObject } from './report.js'
+import { byteCount, channelsOption, type HostPort, metricsOption, secondsOption, whole } from './options.js'
+import { EXIT, failure, onInterrupt, printJson, resultObject, serveMetrics } from './report.js'
 
 interface Options {
   size: number
@@ -29,6 +30,7 @@ interface Options {
   timeout: number
   atLimit: MigrationParameters['atLimit']
   qmp?: string
+  metrics?: HostPort
   json?: true
 }
 
@@ -101,6 +103,7 @@ export function demoCommand(program: Command): void {
         .default(DEFAULT_PARAMETERS.atLimit),
     )
     .option('--qmp <uri>', 'have QMP look at it, and steer it: unix:PATH or tcp:HOST:PORT')
+    .addOption(metricsOption())
     .option('--json', 'print one JSON object at the end on standard output, and nothing else there')
     .addHelpText('after', NOTES)
     .action(run)
@@ -116,6 +119,7 @@ async function run(options: Options): Promise<void> {
   using interrupt = onInterrupt()
   const screen = new Screen(options.json ?? false)
   let source: MigrationSource | undefined
+  let metrics: MetricsServer | undefined
   let log: ChosenLog | undefined
   let outcome: Outcome | undefined
   let error: MultifdError | undefined
@@ -134,10 +138,14 @@ async function run(options: Options): Promise<void> {
       atLimit,
     }
     source = new MigrationSource({ ram: [block], parameters: { multifdChannels, ...limits } })
+    const observed = { source }
+    metrics = await serveMetrics(options.metrics, () => observed)
     outcome = await new Demo(options, log, block, source, screen).run(interrupt.signal)
     if (!outcome.checksums.equal) error = new MultifdError('ERR_MULTIFD_INTERNAL', 'the two memories differ')
   } catch (thrown) {
     error = interrupt.signal.aborted ? aborted(thrown) : MultifdError.from(thrown)
+  } finally {
+    await metrics?.close()
   }
   if (options.json) {
     const { passes = [], checksums } = outcome ?? {}

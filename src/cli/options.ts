@@ -9,7 +9,14 @@ export interface CommonOptions {
   uuid?: string
   stallTimeout: number
   json?: true
+  metrics?: HostPort
   verbose?: true
+}
+
+/** Where something is served over HTTP. */
+export interface HostPort {
+  host: string
+  port: number
 }
 
 /** A whole number in a range, as an option's value. */
@@ -75,7 +82,19 @@ export function withCommonOptions(command: Command, uuid: string): Command {
       ),
     )
     .option('--json', 'print one JSON object at the end on standard output, and nothing else there')
+    .addOption(metricsOption())
     .option('-v, --verbose', 'log every step')
+}
+
+/** `HOST:PORT`, IPv6 addresses in brackets. */
+export function metricsOption(): Option {
+  return new Option('--metrics <host:port>', 'serve metrics for Prometheus over HTTP').argParser((text) => {
+    const [, inBrackets, plain, port] = /^(?:\[([^\]]+)\]|([^:]*)):(\d{1,5})$/.exec(text) ?? []
+    if (port === undefined || Number(port) > 65535) {
+      throw new InvalidArgumentError('It must be HOST:PORT, with a port from 0 to 65535.')
+    }
+    return { host: inBrackets ?? plain ?? '', port: Number(port) } satisfies HostPort
+  })
 }
 
 export function commonParameters(options: CommonOptions): Partial<MigrationParameters> {

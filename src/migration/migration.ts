@@ -39,6 +39,13 @@ export interface Cancellation {
   release(): void
 }
 
+/** How a migration ends. */
+export type Outcome = 'completed' | 'failed' | 'cancelled'
+
+function isOutcome(status: MigrationStatus): status is Outcome {
+  return status === 'completed' || status === 'failed' || status === 'cancelled'
+}
+
 const PACKET_BYTES = 524288
 
 export abstract class Migration extends EventEmitter<MigrationEvents> {
@@ -47,6 +54,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   #parameters: MigrationParameters
   #error: MultifdError | undefined
   readonly #cancellable = new Set<AbortController>()
+  readonly #outcomes = { completed: 0, failed: 0, cancelled: 0 }
   /** How long the program ran on after the coordinator wanted it stopped, ms: no downtime of its. */
   protected ranOn = 0
   #threads: MigrationThreads | undefined
@@ -64,6 +72,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     this.#parameters = parameters
     this.logger = logger ?? noLogger
     this.state = new MigrationState((status) => {
+      if (isOutcome(status)) this.#outcomes[status]++
       this.logger.debug({ status }, 'migration status')
       this.emit('status', status)
     })
@@ -72,6 +81,11 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   /** The state, as query-migrate names it. */
   get status(): MigrationStatus {
     return this.state.status
+  }
+
+  /** Migrations so far, by how they ended. */
+  get outcomes(): Readonly<Record<Outcome, number>> {
+    return this.#outcomes
   }
 
   /** The program's blocks that are sent or received into; none where a file or a guest is received. */
