@@ -22,6 +22,7 @@ interface Options {
 
 const MIB = 2 ** 20
 const LOOK_MS = 20
+const BEGIN_MS = 1000
 
 const EXAMPLES = `
 Examples:
@@ -86,7 +87,8 @@ async function measure(uri: string, options: Options, signal: AbortSignal): Prom
     for (;;) {
       const info = await client.command<DirtyRateInfo>('query-dirty-rate', unit)
       if (info.status === 'measured') return info
-      if (info.status !== 'measuring') {
+      // A QEMU answers before its thread has begun.
+      if (info.status !== 'measuring' && performance.now() - began > BEGIN_MS) {
         throw new MultifdError('ERR_MULTIFD_REMOTE', 'the measurement came to nothing: a migration has begun there')
       }
       const gone = Math.min(calcTime, performance.now() - began)

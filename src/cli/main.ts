@@ -11,6 +11,7 @@ import { receiveCommand } from './receive.js'
 import { EXIT, errorObject, failure, printJson } from './report.js'
 import { sendCommand } from './send.js'
 import { serveCommand } from './serve.js'
+import { topCommand } from './top.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'))
 
@@ -28,6 +29,7 @@ receiveCommand(program)
 sendCommand(program)
 serveCommand(program)
 inspectCommand(program)
+topCommand(program)
 dirtyRateCommand(program)
 demoCommand(program)
 
