@@ -3,14 +3,29 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_PARAMETERS, type MigrationParameters } from '../migration/parameters.js'
 
-export interface CommonOptions {
+export interface CommonOptions extends LogOptions {
   channels: number
   multifd: boolean
   uuid?: string
   stallTimeout: number
   json?: true
   metrics?: HostPort
+}
+
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const
+
+export interface LogOptions {
+  logLevel?: (typeof LOG_LEVELS)[number]
   verbose?: true
+}
+
+/** Adds the options of what is logged; see makeLogger. */
+export function withLogOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--log-level <level>', 'what is logged; trace has a line a packet; default: warn').choices(LOG_LEVELS),
+    )
+    .option('-v, --verbose', 'log every step: --log-level debug')
 }
 
 /** Where something is served over HTTP. */
@@ -69,7 +84,7 @@ export function channelsOption(defaultChannels: number): Option {
 
 /** Adds the options of every command that moves a guest. */
 export function withCommonOptions(command: Command, uuid: string): Command {
-  return command
+  command
     .addOption(channelsOption(DEFAULT_PARAMETERS.multifdChannels))
     .option('--no-multifd', "QEMU's default stream: everything on one connection")
     .option('--uuid <uuid>', uuid)
@@ -83,7 +98,7 @@ export function withCommonOptions(command: Command, uuid: string): Command {
     )
     .option('--json', 'print one JSON object at the end on standard output, and nothing else there')
     .addOption(metricsOption())
-    .option('-v, --verbose', 'log every step')
+  return withLogOptions(command)
 }
 
 /** `HOST:PORT`, IPv6 addresses in brackets. */

@@ -9,19 +9,20 @@ import type { MetricsServer } from '../metrics/server.js'
 import type { Migration } from '../migration/migration.js'
 import type { MigrationStatistics } from '../migration/statistics.js'
 import { bytes, duration, kebabKeys, printable, rate } from './format.js'
-import type { HostPort } from './options.js'
+import type { HostPort, LogOptions } from './options.js'
 import { Progress } from './progress.js'
 
 export const EXIT = { completed: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
 /** A logger to standard error: pretty on a terminal, JSON lines otherwise. */
-export function makeLogger(verbose: boolean): Logger {
+export function makeLogger({ verbose, logLevel }: LogOptions): Logger {
   const stream: DestinationStream = process.stderr.isTTY
     ? pretty({ destination: 2, sync: true, ignore: 'pid,hostname' })
     : pino.destination({ dest: 2, sync: true })
-  const logger = pino({ level: verbose ? 'debug' : 'warn' }, stream)
+  const level = logLevel ?? (verbose ? 'debug' : 'warn')
+  const logger = pino({ level }, stream)
   // The command itself ends with the reason of a failure: it need not stand there twice.
-  return verbose ? logger : Object.assign(logger, { error: () => {} })
+  return logger.isLevelEnabled('info') ? logger : Object.assign(logger, { error: () => {} })
 }
 
 /** A line on standard error. */

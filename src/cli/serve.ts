@@ -14,18 +14,17 @@ import type { TlsObjects } from '../qmp/tls.js'
 import { RamBlock } from '../ram/block.js'
 import { SnapshotReceiver } from '../snapshot/receive.js'
 import { SnapshotSender } from '../snapshot/send.js'
-import { byteCount, collect, type HostPort, metricsOption } from './options.js'
+import { byteCount, collect, type HostPort, type LogOptions, metricsOption, withLogOptions } from './options.js'
 import { EXIT, makeLogger, onInterrupt, say, serveMetrics } from './report.js'
 import { collectObject } from './tls.js'
 
-interface Options {
+interface Options extends LogOptions {
   qmp: string[]
   snapshot?: string
   ram?: RamOption[]
   incoming?: true
   object?: Required<TlsObjects>
   metrics?: HostPort
-  verbose?: true
 }
 
 interface RamOption {
@@ -56,7 +55,7 @@ Defaults are QEMU's: without multifd and return path, and with 128 MiB a second.
 or with Ctrl-C (130).`
 
 export function serveCommand(program: Command): void {
-  program
+  const command = program
     .command('serve')
     .description('a snapshot, or memory, to migrate by QMP')
     .requiredOption('--qmp <uri>', 'where QMP listens: unix:PATH or tcp:HOST:PORT; may be repeated', collect)
@@ -69,9 +68,7 @@ export function serveCommand(program: Command): void {
       collectObject,
     )
     .addOption(metricsOption())
-    .option('-v, --verbose', 'log every step')
-    .addHelpText('after', EXAMPLES)
-    .action(serve)
+  withLogOptions(command).addHelpText('after', EXAMPLES).action(serve)
 }
 
 function collectRam(value: string, before: RamOption[] = []): RamOption[] {
@@ -81,7 +78,7 @@ function collectRam(value: string, before: RamOption[] = []): RamOption[] {
 }
 
 async function serve(options: Options): Promise<void> {
-  const logger = makeLogger(options.verbose ?? false)
+  const logger = makeLogger(options)
   const served = serveWhat(options, logger)
   let quit = (): void => {}
   const over = new Promise<void>((resolve) => {

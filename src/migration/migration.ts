@@ -25,7 +25,7 @@ export interface MigrationEvents {
 }
 
 export interface RunOptions
-  extends Omit<ThreadsOptions, 'onMessage' | 'parameters' | 'channels' | 'pagesPerPacket' | 'failure'> {
+  extends Omit<ThreadsOptions, 'onMessage' | 'parameters' | 'channels' | 'pagesPerPacket' | 'failure' | 'logger'> {
   pageSize: number
   totalBytes: number
   signal: AbortSignal
@@ -221,6 +221,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
       channels: multifd ? multifdChannels : 0,
       pagesPerPacket: PACKET_BYTES / pageSize,
       parameters: this.parameters,
+      logger: this.logger,
       onMessage: (message) => {
         this.#hear(message)
         if (message.type === 'done') done()
@@ -258,8 +259,10 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   #hear(message: CoordinatorMessage): void {
     if (message.type === 'figures') this.#takeFigures(message.figures)
     else if (message.type === 'pass-begins') this.emit('passBegin', message.pass)
-    else if (message.type === 'pass') this.emit('pass', message.info)
-    else if (message.type === 'warning') this.logger.warn({}, message.text)
+    else if (message.type === 'pass') {
+      this.logger.debug(message.info, 'pass')
+      this.emit('pass', message.info)
+    } else if (message.type === 'warning') this.logger.warn({}, message.text)
     else if (message.type === 'set-up') {
       this.#pageSize = message.pageSize
       this.#totalBytes = message.blocks.reduce((sum, { size }) => sum + size, 0)
