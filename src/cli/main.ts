@@ -24,6 +24,7 @@ const program = new Command('multifd')
   .helpOption('-h, --help', 'print the options')
   .helpCommand('help [command]', "print a command's options")
   .exitOverride()
+  .addHelpText('after', '\nmultifd COMMAND --help has the options of a command, with their defaults and examples.')
 
 receiveCommand(program)
 sendCommand(program)
