@@ -1,6 +1,6 @@
 // Metrics over HTTP, for Prometheus to scrape.
 
-import { createServer, type Server } from 'node:http'
+import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { MultifdError } from '../errors.js'
 import { type ObservedMigrations, registerMetrics } from './metrics.js'
@@ -24,7 +24,7 @@ export class MetricsServer {
     at: { host: string; port: number },
     migrations: ObservedMigrations | (() => ObservedMigrations),
   ): Promise<MetricsServer> {
-    const { Registry } = await import('prom-client')
+    const [{ createServer }, { Registry }] = await Promise.all([import('node:http'), import('prom-client')])
     const registry = new Registry()
     await registerMetrics(registry, migrations)
     const server = createServer(async (request, response) => {

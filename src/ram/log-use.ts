@@ -32,13 +32,11 @@ export function measureWithLog(entry: Measuring): () => void {
   return () => measuring.delete(entry)
 }
 
-/** Resolves when no measurement has the log of any of these. */
-export async function logFree(blocks: readonly RamBlock[]): Promise<void> {
-  for (;;) {
-    const found = [...measuring].filter((entry) => overlap(entry.blocks, blocks))
-    if (found.length === 0) return
-    await Promise.all(found.map((entry) => entry.giveWay()))
-  }
+/** Resolves when no measurement has the log of any of these; undefined where none has it, and nothing is to be waited for. */
+export function logFree(blocks: readonly RamBlock[]): Promise<void> | undefined {
+  const found = [...measuring].filter((entry) => overlap(entry.blocks, blocks))
+  if (found.length === 0) return undefined
+  return Promise.all(found.map((entry) => entry.giveWay())).then(() => logFree(blocks))
 }
 
 // By address: two blocks may have the same memory.

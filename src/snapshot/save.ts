@@ -64,7 +64,8 @@ export async function saveSnapshot(options: SaveSnapshotOptions): Promise<SavedS
   const devices = programDevices(ram, options.devices)
   checkEarly(devices)
   requireWriteTracker()
-  await logFree(ram)
+  const free = logFree(ram)
+  if (free) await free
   if (signal?.aborted) throw aborted(signal)
   const guard = new BlockGuard(ram, { tracked: true })
   try {

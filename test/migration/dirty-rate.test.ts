@@ -28,6 +28,13 @@ function allocate(size: number): RamBlock {
   return RamBlock.allocate({ idstr: 'heap', size, dirtyLog: 'kernel' })
 }
 
+/** First touch would hold the writer up. */
+function touched(size: number): RamBlock {
+  const block = allocate(size)
+  block.bytes().fill(1)
+  return block
+}
+
 /** What is measured, to what the writer wrote in that time. */
 async function measured(
   t: Test,
@@ -48,7 +55,7 @@ async function measured(
 
 t.test('page sampling is within 20 % of the truth', async (t) => {
   for (const scattered of [false, true]) {
-    const block = allocate(128 * MIB)
+    const block = touched(128 * MIB)
     const writer = new PacedWriter(block, RATE, scattered)
     const ratio = await measured(t, writer, new DirtyRateMeter([block]), { calcTime: CALC_TIME })
     t.ok(Math.abs(ratio - 1) < 0.2, `${ratio}, ${scattered ? 'here and there' : 'in order'}`)
@@ -58,7 +65,7 @@ t.test('page sampling is within 20 % of the truth', async (t) => {
 
 t.test('the bitmap is within 5 %', { skip: noKernelLog }, async (t) => {
   for (const scattered of [false, true]) {
-    const block = allocate(128 * MIB)
+    const block = touched(128 * MIB)
     const other = allocate(16 * MIB)
     const writer = new PacedWriter(block, RATE, scattered)
     const meter = new DirtyRateMeter([other, block])
@@ -80,17 +87,16 @@ t.test('memory that nobody writes to has none, and is not made resident by being
 })
 
 t.test("the program's event loop turns meanwhile, and its thread has a name", async (t) => {
-  const block = allocate(256 * MIB)
-  const bytes = block.bytes()
-  for (let page = 0; page < block.pages; page++) bytes[page * 4096] = 1
+  const block = touched(256 * MIB)
   const meter = new DirtyRateMeter([block])
   await meter.measure({ calcTime: 50 })
   const before = performance.eventLoopUtilization()
   await meter.begin({ calcTime: 100, samplePages: 16_384 })
   t.equal(threadsNamed((name) => name === 'mig/dirtyrate').size, 1)
   while (meter.latest.status === 'measuring') await sleep(5)
-  const { active } = performance.eventLoopUtilization(before)
-  t.ok(active < 40, `busy for ${active} ms, of hundreds that hashing took`)
+  const { utilization } = performance.eventLoopUtilization(before)
+  // All of that time is hashing's, but for some milliseconds.
+  t.ok(utilization < 0.5, `busy for ${Math.round(utilization * 100)} % of the time`)
   t.equal(threadsNamed((name) => name === 'mig/dirtyrate').size, 0)
 })
 

@@ -14,7 +14,6 @@ export interface MigrateInfo {
   downtime?: number
   'expected-downtime'?: number
   'cpu-throttle-percentage'?: number
-  'socket-address'?: Record<string, unknown>[]
   ram?: Partial<Record<string, number>>
   'xbzrle-cache'?: Partial<Record<string, number>>
 }
