@@ -86,7 +86,10 @@ async function measure(uri: string, options: Options, signal: AbortSignal): Prom
   try {
     for (;;) {
       const info = await client.command<DirtyRateInfo>('query-dirty-rate', unit)
-      if (info.status === 'measured') return info
+      if (info.status === 'measured') {
+        bar?.update(calcTime, { text: 'done' })
+        return info
+      }
       // A QEMU answers before its thread has begun.
       if (info.status !== 'measuring' && performance.now() - began > BEGIN_MS) {
         throw new MultifdError('ERR_MULTIFD_REMOTE', 'the measurement came to nothing: a migration has begun there')
