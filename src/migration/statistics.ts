@@ -140,7 +140,8 @@ export function readStatistics(input: StatisticsInput): MigrationStatistics {
   const normal = shm.sum(COUNTER.normalPages, true)
   const duplicate = shm.sum(COUNTER.zeroPages, true)
   const xbzrlePages = own(COUNTER.xbzrlePages)
-  const movedSinceLook = movedPages(shm) - own(COUNTER.movedAtLook)
+  // Of the same instant as the others: they go on meanwhile.
+  const movedSinceLook = normal + duplicate + xbzrlePages - own(COUNTER.movedAtLook)
   const picks = {
     none: shm.sum(COUNTER.picksNone, false),
     low: shm.sum(COUNTER.picksLow, false),
