@@ -1,6 +1,6 @@
 // A key-value store that moves between two processes while its clients go on. It speaks the protocol of Redis.
 //
-//   npm run build && node dist/examples/store/main.js [--port N] [--size MIB] [--channels N] [--downtime-limit MS] [--json]
+//   npm run build && node dist/examples/store/main.js [--port N] [--size MIB] [--channels N] [--downtime-limit MS] [--qmp PATH] [--json]
 //   redis-cli -p 6379 set greeting hello
 //   redis-cli -p 6379 relocate
 //
@@ -19,6 +19,7 @@ const { values } = parseArgs({
     channels: { type: 'string', default: '4' },
     'downtime-limit': { type: 'string', default: '20' },
     'max-bandwidth': { type: 'string', default: '0' },
+    qmp: { type: 'string' },
     json: { type: 'boolean', default: false },
   },
 })
@@ -28,6 +29,7 @@ const settings: Settings = {
   channels: Number(values.channels),
   downtimeLimit: Number(values['downtime-limit']),
   maxBandwidth: Number(values['max-bandwidth']),
+  ...(values.qmp !== undefined && { qmp: values.qmp }),
 }
 
 function tell(event: Record<string, unknown>, text: string): void {

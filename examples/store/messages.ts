@@ -46,4 +46,6 @@ export interface Settings {
   downtimeLimit: number
   /** Bytes a second, 0 for no limit. */
   maxBandwidth: number
+  /** Path of the socket at which whoever serves the store answers QMP. */
+  qmp?: string
 }

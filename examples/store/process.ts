@@ -1,7 +1,7 @@
 // One of the store's two processes: serves the store, or waits to take it over. Started by the supervisor, main.ts.
 
 import type { Socket } from 'node:net'
-import { MigrationDestination, MigrationSource, RamBlock, requireDirtyLog } from 'multifd'
+import { MigrationDestination, MigrationSource, QmpServer, RamBlock, requireDirtyLog } from 'multifd'
 import type { Order, Settings, Word } from './messages.js'
 import { StoreServer } from './server.js'
 import { Table } from './table.js'
@@ -18,6 +18,8 @@ const destination = new MigrationDestination({ ram: [block], parameters: { multi
 /** While the store is here. */
 let table: Table | undefined
 let moving = false
+/** While the store is here, where it is asked for: `multifd top` and `multifd dirty-rate` ask there. */
+let qmp: QmpServer | undefined
 
 const server: StoreServer = new StoreServer({
   info: () => ({
@@ -48,21 +50,25 @@ async function receive(): Promise<void> {
   say({ type: 'arrived' })
 }
 
+function halt(): void {
+  server.halt()
+  say({ type: 'halted', at: now() })
+}
+
+async function answerQmp(): Promise<void> {
+  if (settings.qmp === undefined || qmp) return
+  qmp = new QmpServer({ source, stop: halt, resume: () => server.resume(table!) })
+  await qmp.listen(`unix:${settings.qmp}`)
+}
+
 async function leave(uri: string): Promise<void> {
+  // As if nothing had been: requests that waited are run here, should it fail.
   const old = table!
-  const {
-    totalTime,
-    downtime = 0,
-    ram,
-  } = await source.migrate(uri, {
-    stop() {
-      server.halt()
-      say({ type: 'halted', at: now() })
-    },
-    // As if nothing had been: requests that waited are run here.
-    resume: () => server.resume(old),
-  })
+  const { totalTime, downtime = 0, ram } = await source.migrate(uri, { stop: halt, resume: () => server.resume(old) })
   table = undefined
+  // Before the other process takes its place.
+  await qmp?.close()
+  qmp = undefined
   say({ type: 'left', figures: { passes: ram.dirtySyncCount, totalTime, downtime, transferred: ram.transferred } })
   server.dismiss()
 }
@@ -78,6 +84,7 @@ async function obey(order: Order, socket: Socket | undefined): Promise<void> {
       moving = false
       server.resume(table)
       say({ type: 'serving', at: now() })
+      await answerQmp()
       return
     case 'receive':
       return await receive()

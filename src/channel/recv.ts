@@ -6,6 +6,7 @@ import type { Channel } from '../io/channel.js'
 import { type Connection, openChannel } from '../io/connection.js'
 import { describe } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
+import type { ThreadLog } from '../log.js'
 import type { RecvMethod } from '../method/method.js'
 import { type MethodName, RecvMethods } from '../method/methods.js'
 import { RamBlock } from '../ram/block.js'
@@ -79,12 +80,13 @@ export interface RecvContext {
   /** Whether the main stream is over, so that no page may come any more. */
   ending(): boolean
   counted(bytes: number, normalPages: number, zeroPages: number): void
+  log?: ThreadLog
 }
 
 /** Runs a channel to the end of its stream. The connection stays the coordinator's to close. */
 export function runRecv(task: RecvTask): ThreadOutcome {
   const { channel } = task
-  return runChannelThread(task, `mig/dst/recv_${channel}`, (shm) => {
+  return runChannelThread(task, `mig/dst/recv_${channel}`, (shm, log) => {
     const connect = (connection: Connection): Channel => {
       return openChannel(connection, channel, channelWait(shm, channel, task.stallTimeoutMs))
     }
@@ -103,6 +105,7 @@ export function runRecv(task: RecvTask): ThreadOutcome {
         return blocks
       },
       barrier: () => waitBarrier(shm, channel),
+      log,
     })
     try {
       loop.run()
@@ -174,12 +177,15 @@ export class RecvLoop {
   // Where pages lie before they go into a file, made for the first block that is one.
   #staging: RamBlock | undefined
   readonly #perPacket: number
+  // Where packets are told, each is taken apart by the slower way: the other one does not even ask.
+  readonly #tracing: boolean
   #pagesSinceSync = 0
   #synced = false
 
   constructor(context: RecvContext) {
     const perPacket = pagesPerPacket(context.pageSize)
     this.#context = context
+    this.#tracing = context.log?.tracing ?? false
     this.#perPacket = perPacket
     this.#header = new PacketHeader(perPacket)
     this.#packet = context.packet
@@ -190,7 +196,10 @@ export class RecvLoop {
 
   run(): void {
     let haveHeader = this.#readHeader()
-    while (haveHeader) haveHeader = this.#block && this.#synced ? this.#takeAlike(this.#block) : this.#takeAny()
+    while (haveHeader) {
+      const alike = this.#synced && !this.#tracing ? this.#block : undefined
+      haveHeader = alike ? this.#takeAlike(alike) : this.#takeAny()
+    }
     if (this.#pagesSinceSync > 0) {
       const { name } = this.#context.channel
       throw new MultifdError('ERR_MULTIFD_BARRIER', `${describe(name)}: ended with pages after its last SYNC`)
@@ -229,11 +238,20 @@ export class RecvLoop {
     this.#expect(size, sync ? 0 : this.#packetRange.size)
     const got = this.#vector.length === 0 ? 0 : this.#context.channel.readFull(this.#vector, size)
     this.#took(got, size)
+    if (this.#tracing) this.#tell()
     if (!sync) return this.#isHeader(got - size)
     this.#pagesSinceSync = 0
     this.#synced = true
     this.#context.barrier()
+    if (this.#tracing) this.#context.log!.trace({ packet: this.#header.packetNum }, 'barrier passed')
     return this.#readHeader()
+  }
+
+  #tell(): void {
+    const { flags, packetNum, normalPages, zeroPages, nextPacketSize } = this.#header
+    const fields = { packet: packetNum, flags, bytes: nextPacketSize, normal: normalPages, zero: zeroPages }
+    const block = normalPages + zeroPages > 0 ? { block: this.#block!.idstr } : {}
+    this.#context.log!.trace({ ...fields, ...block }, (flags & MULTIFD_FLAG.sync) === 0 ? 'packet' : 'SYNC')
   }
 
   #took(got: number, size: number): void {

@@ -4,6 +4,7 @@ import { FAULT } from '../faults.js'
 import type { Channel } from '../io/channel.js'
 import { type Connection, openChannel } from '../io/connection.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
+import type { ThreadLog } from '../log.js'
 import type { SendMethod } from '../method/method.js'
 import { makeSendMethod, type SendMethodOptions } from '../method/methods.js'
 import { NoneSend } from '../method/none.js'
@@ -17,6 +18,7 @@ import {
   encodeBlockName,
   encodeIdstr,
   encodeSyncPacket,
+  MULTIFD_FLAG,
   packetHeaderSize,
   pagesPerPacket,
 } from '../wire/multifd-packet.js'
@@ -44,8 +46,8 @@ export interface SendHandOver {
 
 /** Runs a channel until the coordinator ends it. The connection stays the coordinator's to close. */
 export function runSend(task: SendTask): ThreadOutcome {
-  return runChannelThread(task, `mig/src/send_${task.channel}`, (shm) => {
-    const loop = new SendLoop(shm, task, waitHandOver<SendHandOver>(shm, task))
+  return runChannelThread(task, `mig/src/send_${task.channel}`, (shm, log) => {
+    const loop = new SendLoop(shm, log, task, waitHandOver<SendHandOver>(shm, task))
     try {
       loop.run()
     } finally {
@@ -66,6 +68,8 @@ interface Header {
 
 class SendLoop {
   readonly #shm: MigrationShm
+  readonly #log: ThreadLog
+  readonly #tracing: boolean
   readonly #task: SendTask
   readonly #jobs: SlotWorker
   readonly #parts = new PartReader()
@@ -85,9 +89,16 @@ class SendLoop {
   #normalPages = 0
   #zeroPages = 0
 
-  constructor(shm: MigrationShm, task: SendTask, { connection, introduction, pageSize, blocks }: SendHandOver) {
+  constructor(
+    shm: MigrationShm,
+    log: ThreadLog,
+    task: SendTask,
+    { connection, introduction, pageSize, blocks }: SendHandOver,
+  ) {
     this.#perPacket = pagesPerPacket(pageSize)
     this.#shm = shm
+    this.#log = log
+    this.#tracing = log.tracing
     this.#task = task
     this.#jobs = new SlotWorker(shm, task.channel)
     this.#channel = openChannel(connection, task.channel, channelWait(shm, task.channel, task.stallTimeoutMs))
@@ -124,14 +135,16 @@ class SendLoop {
   #sendSync(): void {
     this.#method?.rest?.()
     const header = this.#headers[this.#packets]!
-    encodeSyncPacket(header.memory.view, 0, this.#perPacket, this.#shm.nextPacketNum())
+    const number = this.#shm.nextPacketNum()
+    encodeSyncPacket(header.memory.view, 0, this.#perPacket, number)
     header.named = -1
     header.slots = 0
     this.#vector.push(header.range, 0, header.range.size)
     this.#packets++
     this.#flush()
     this.#flushZeroCopy()
-    this.#shm.reachSync(this.#task.channel)
+    const barrier = this.#shm.reachSync(this.#task.channel)
+    if (this.#tracing) this.#log.trace({ packet: number, flags: MULTIFD_FLAG.sync, barrier }, 'SYNC sent')
   }
 
   // Before the SYNC counts as reached: from then on the program may take it that what was sent is what the pages were.
@@ -180,6 +193,10 @@ class SendLoop {
     this.#packets++
     this.#normalPages += normal.pages
     this.#zeroPages += zero.pages
+    if (this.#tracing) {
+      const fields = { packet: number, flags: flag, block: block.idstr, bytes: size }
+      this.#log.trace({ ...fields, normal: normal.pages, zero: zero.pages }, 'packet')
+    }
     if (inFile) this.#flushWithFile(normal, block, size)
     else if (this.#packets === PACKETS_AT_ONCE || this.#alone) this.#flush()
     else if (last && !this.#jobs.moreAfterThis) this.#flush()
@@ -188,6 +205,7 @@ class SendLoop {
   #makeMethod(): SendMethod {
     const method = makeSendMethod(this.#task.compression, this.#shm, this.#task.channel)
     this.#alone = this.#zeroCopy || !(method instanceof NoneSend)
+    this.#log.debug({ compression: this.#task.compression, zeroCopy: this.#zeroCopy }, 'the first pages')
     return method
   }
 

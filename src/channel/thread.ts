@@ -4,6 +4,7 @@ import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import { MultifdError, type PlainError } from '../errors.js'
 import type { WaitHook } from '../io/channel.js'
 import { describe } from '../io/descriptor-channel.js'
+import { type LogTask, ThreadLog } from '../log.js'
 import { libc } from '../os/libc.js'
 import { nameIdleThread, nameThread } from '../os/thread.js'
 import { CHANNEL, CHANNEL_STATE } from '../shm/layout.js'
@@ -18,6 +19,7 @@ export interface ChannelTask {
   port: MessagePort
   /** Longest time that a transfer may rest once it has begun. */
   stallTimeoutMs: number
+  log?: LogTask
 }
 
 /** How a thread ended: with the migration's first error, or without one to tell. */
@@ -32,14 +34,22 @@ export class Stopped extends Error {}
  * Runs a channel's loop from registration to deregistration: saved at its start, deleted at its end, and the first
  * failure of all threads claimed and told.
  */
-export function runChannelThread(task: ChannelTask, name: string, loop: (shm: MigrationShm) => void): ThreadOutcome {
+export function runChannelThread(
+  task: ChannelTask,
+  name: string,
+  loop: (shm: MigrationShm, log: ThreadLog) => void,
+): ThreadOutcome {
   const shm = new MigrationShm(task.shm)
+  const log = new ThreadLog(task.log)
   const { channel } = task
   noteLoaded(task.shm)
   try {
-    shm.setChannelWord(channel, CHANNEL.tid, nameThread(name))
+    const threadId = nameThread(name)
+    shm.setChannelWord(channel, CHANNEL.tid, threadId)
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.running)
-    loop(shm)
+    log.debug({ threadId }, 'the thread runs')
+    loop(shm, log)
+    log.debug({}, 'the channel is at its end')
     return {}
   } catch (thrown) {
     if (thrown instanceof Stopped) return {}

@@ -2,9 +2,12 @@
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { MultifdError } from '../errors.js'
+import type { MetricsServer } from '../metrics/server.js'
 import { AT_LIMIT, DEFAULT_PARAMETERS, type MigrationParameters } from '../migration/parameters.js'
 import { MigrationSource } from '../migration/source.js'
 import type { MigrationStatistics, PassInfo } from '../migration/statistics.js'
+import type { ProgramHooks } from '../migration/switchover.js'
+import { QmpServer } from '../qmp/server.js'
 import { RamBlock } from '../ram/block.js'
 import { type DirtyLogKind, requireDirtyLog } from '../ram/dirty-log.js'
 import { DEMO_BLOCK } from './demo/destination.js'
@@ -12,8 +15,8 @@ import { checksum, MIXTURE } from './demo/memory.js'
 import { DemoDestination, DemoWriter } from './demo/peers.js'
 import { Screen } from './demo/screen.js'
 import { bytes, duration, kebabKeys, rate } from './format.js'
-import { byteCount, channelsOption, secondsOption, whole } from './options.js'
-import { EXIT, failure, onInterrupt, printJson, resultObject } from './report.js'
+import { byteCount, channelsOption, type HostPort, metricsOption, secondsOption, whole } from './options.js'
+import { EXIT, failure, onInterrupt, printJson, resultObject, serveMetrics } from './report.js'
 
 interface Options {
   size: number
@@ -26,6 +29,8 @@ interface Options {
   maxPasses: number
   timeout: number
   atLimit: MigrationParameters['atLimit']
+  qmp?: string
+  metrics?: HostPort
   json?: true
 }
 
@@ -49,6 +54,11 @@ const MOST_MIB = 4096
 const FIRST_THROTTLE = 50
 
 const NOTES = `
+Examples:
+  multifd demo
+  multifd demo --size 4G --channels 8 --dirty-rate 500M
+  multifd demo --max-bandwidth 50M --qmp unix:/tmp/qmp.sock, and meanwhile: multifd top /tmp/qmp.sock
+
 The source is this process, the destination another one. A thread goes on writing to the memory until what is
 left fits the downtime limit; then it stops, the rest goes, and the checksums of both sides are compared. The
 kernel tells what the thread writes; where it can not (before Linux 6.7, or not allowed) the thread says it.
@@ -92,6 +102,8 @@ export function demoCommand(program: Command): void {
         .choices(AT_LIMIT)
         .default(DEFAULT_PARAMETERS.atLimit),
     )
+    .option('--qmp <uri>', 'have QMP look at it, and steer it: unix:PATH or tcp:HOST:PORT')
+    .addOption(metricsOption())
     .option('--json', 'print one JSON object at the end on standard output, and nothing else there')
     .addHelpText('after', NOTES)
     .action(run)
@@ -107,6 +119,7 @@ async function run(options: Options): Promise<void> {
   using interrupt = onInterrupt()
   const screen = new Screen(options.json ?? false)
   let source: MigrationSource | undefined
+  let metrics: MetricsServer | undefined
   let log: ChosenLog | undefined
   let outcome: Outcome | undefined
   let error: MultifdError | undefined
@@ -125,10 +138,14 @@ async function run(options: Options): Promise<void> {
       atLimit,
     }
     source = new MigrationSource({ ram: [block], parameters: { multifdChannels, ...limits } })
+    const observed = { source }
+    metrics = await serveMetrics(options.metrics, () => observed)
     outcome = await new Demo(options, log, block, source, screen).run(interrupt.signal)
     if (!outcome.checksums.equal) error = new MultifdError('ERR_MULTIFD_INTERNAL', 'the two memories differ')
   } catch (thrown) {
     error = interrupt.signal.aborted ? aborted(thrown) : MultifdError.from(thrown)
+  } finally {
+    await metrics?.close()
   }
   if (options.json) {
     const { passes = [], checksums } = outcome ?? {}
@@ -181,6 +198,7 @@ class Demo {
     const screen = this.#screen
     const destination = new DemoDestination({ size, channels })
     const writer = new DemoWriter(this.#block, dirtyRate)
+    const qmp = new QmpServer({ source: this.#source, ...this.#hooks(writer) })
     try {
       screen.line('A live migration on this machine, of memory that a program goes on writing to.\n')
       screen.line(`  source       process ${process.pid}: ${bytes(size)}, ${MIXTURE}`)
@@ -188,7 +206,9 @@ class Demo {
       const [uri] = await Promise.all([destination.uri(signal), writer.filled(signal)])
       screen.line(`  destination  process ${destination.pid}: ${uri}, ${channels} channels`)
       screen.line(`  program      a thread that dirties ${rate(dirtyRate)}, may stand still for ${downtimeLimit} ms`)
-      screen.line(`  dirty log    ${describeLog(this.#log)}\n`)
+      screen.line(`  dirty log    ${describeLog(this.#log)}`)
+      if (this.#options.qmp !== undefined) screen.line(`  QMP          ${await qmp.listen(this.#options.qmp)}`)
+      screen.line()
       writer.start()
       const statistics = await this.#migrate(uri, writer, signal)
       screen.live('  comparing …')
@@ -198,6 +218,7 @@ class Demo {
       return { statistics, passes: this.#passes, checksums }
     } finally {
       screen.stop()
+      await qmp.close()
       await Promise.all([this.#source.close(), writer.close(), destination.close()])
     }
   }
@@ -210,17 +231,23 @@ class Demo {
       screen.pass(info, this.#block.pageSize)
       this.#passes.push(info)
     })
-    const stop = async (): Promise<void> => {
-      await writer.stop()
-    }
-    const throttle = (percentage: number): void => {
-      const left = writer.throttle(percentage)
-      if (percentage > 0) screen.line(`          it gets no nearer: the program is slowed down to ${rate(left)}`)
-    }
-    const statistics = await this.#source.migrate(uri, { signal, stop, throttle })
+    const statistics = await this.#source.migrate(uri, { signal, ...this.#hooks(writer) })
     screen.stop()
     screen.last(this.#passes, statistics)
     return statistics
+  }
+
+  #hooks(writer: DemoWriter): ProgramHooks {
+    return {
+      stop: async () => {
+        await writer.stop()
+      },
+      throttle: (percentage) => {
+        const left = writer.throttle(percentage)
+        if (percentage > 0)
+          this.#screen.line(`          it gets no nearer: the program is slowed down to ${rate(left)}`)
+      },
+    }
   }
 
   #conclude({ totalTime, setupTime = 0, downtime = 0, ram }: MigrationStatistics, sums: Outcome['checksums']): void {

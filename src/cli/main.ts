@@ -5,11 +5,13 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { MultifdError } from '../errors.js'
 import { demoCommand } from './demo.js'
+import { dirtyRateCommand } from './dirty-rate.js'
 import { inspectCommand } from './inspect.js'
 import { receiveCommand } from './receive.js'
 import { EXIT, errorObject, failure, printJson } from './report.js'
 import { sendCommand } from './send.js'
 import { serveCommand } from './serve.js'
+import { topCommand } from './top.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'))
 
@@ -22,11 +24,14 @@ const program = new Command('multifd')
   .helpOption('-h, --help', 'print the options')
   .helpCommand('help [command]', "print a command's options")
   .exitOverride()
+  .addHelpText('after', '\nmultifd COMMAND --help has the options of a command, with their defaults and examples.')
 
 receiveCommand(program)
 sendCommand(program)
 serveCommand(program)
 inspectCommand(program)
+topCommand(program)
+dirtyRateCommand(program)
 demoCommand(program)
 
 try {

@@ -3,13 +3,35 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { DEFAULT_PARAMETERS, type MigrationParameters } from '../migration/parameters.js'
 
-export interface CommonOptions {
+export interface CommonOptions extends LogOptions {
   channels: number
   multifd: boolean
   uuid?: string
   stallTimeout: number
   json?: true
+  metrics?: HostPort
+}
+
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const
+
+export interface LogOptions {
+  logLevel?: (typeof LOG_LEVELS)[number]
   verbose?: true
+}
+
+/** Adds the options of what is logged; see makeLogger. */
+export function withLogOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--log-level <level>', 'what is logged; trace has a line a packet; default: warn').choices(LOG_LEVELS),
+    )
+    .option('-v, --verbose', 'log every step: --log-level debug')
+}
+
+/** Where something is served over HTTP. */
+export interface HostPort {
+  host: string
+  port: number
 }
 
 /** A whole number in a range, as an option's value. */
@@ -62,7 +84,7 @@ export function channelsOption(defaultChannels: number): Option {
 
 /** Adds the options of every command that moves a guest. */
 export function withCommonOptions(command: Command, uuid: string): Command {
-  return command
+  command
     .addOption(channelsOption(DEFAULT_PARAMETERS.multifdChannels))
     .option('--no-multifd', "QEMU's default stream: everything on one connection")
     .option('--uuid <uuid>', uuid)
@@ -75,7 +97,19 @@ export function withCommonOptions(command: Command, uuid: string): Command {
       ),
     )
     .option('--json', 'print one JSON object at the end on standard output, and nothing else there')
-    .option('-v, --verbose', 'log every step')
+    .addOption(metricsOption())
+  return withLogOptions(command)
+}
+
+/** `HOST:PORT`, IPv6 addresses in brackets. */
+export function metricsOption(): Option {
+  return new Option('--metrics <host:port>', 'serve metrics for Prometheus over HTTP').argParser((text) => {
+    const [, inBrackets, plain, port] = /^(?:\[([^\]]+)\]|([^:]*)):(\d{1,5})$/.exec(text) ?? []
+    if (port === undefined || Number(port) > 65535) {
+      throw new InvalidArgumentError('It must be HOST:PORT, with a port from 0 to 65535.')
+    }
+    return { host: inBrackets ?? plain ?? '', port: Number(port) } satisfies HostPort
+  })
 }
 
 export function commonParameters(options: CommonOptions): Partial<MigrationParameters> {

@@ -11,6 +11,13 @@ const BAR_WIDTH = 20
 const PATIENCE_MS = 2000
 const WAITING = 'waits for its word: as many channels there?'
 
+/** A bar on standard error; undefined where that is no terminal. */
+export function makeBar(format: string): SingleBar | undefined {
+  if (!process.stderr.isTTY) return undefined
+  const options = { format, stream: process.stderr, hideCursor: true, barsize: BAR_WIDTH }
+  return new SingleBar(options, Presets.shades_classic)
+}
+
 /** Shows how far a migration is on standard error, until `stop`. */
 export class Progress {
   readonly #migration: Migration
@@ -26,17 +33,7 @@ export class Progress {
   constructor(migration: Migration, verb: string) {
     this.#migration = migration
     this.#verb = verb
-    if (process.stderr.isTTY) {
-      this.#bar = new SingleBar(
-        {
-          format: `${verb} {bar} {text}`,
-          stream: process.stderr,
-          hideCursor: true,
-          barsize: BAR_WIDTH,
-        },
-        Presets.shades_classic,
-      )
-    }
+    this.#bar = makeBar(`${verb} {bar} {text}`)
     this.#timer = setInterval(() => this.#show(), this.#bar ? BAR_MS : LINE_MS)
   }
 

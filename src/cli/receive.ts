@@ -72,7 +72,7 @@ function prepare(uri: string, options: Options) {
       helloTimeoutMs: options.helloTimeout,
       ...tlsParameter(options),
     },
-    logger: makeLogger(options.verbose ?? false),
+    logger: makeLogger(options),
     allowMissingPages: options.allowMissingPages ?? false,
     ...(uuid === undefined ? {} : { uuid }),
     ...(machineType === undefined ? {} : { machineType }),

@@ -4,21 +4,25 @@ import { type DestinationStream, pino } from 'pino'
 import pretty from 'pino-pretty'
 import { type ErrorCode, MultifdError } from '../errors.js'
 import type { Logger } from '../log.js'
+import type { ObservedMigrations } from '../metrics/metrics.js'
+import type { MetricsServer } from '../metrics/server.js'
 import type { Migration } from '../migration/migration.js'
 import type { MigrationStatistics } from '../migration/statistics.js'
 import { bytes, duration, kebabKeys, printable, rate } from './format.js'
+import type { HostPort, LogOptions } from './options.js'
 import { Progress } from './progress.js'
 
 export const EXIT = { completed: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
 /** A logger to standard error: pretty on a terminal, JSON lines otherwise. */
-export function makeLogger(verbose: boolean): Logger {
+export function makeLogger({ verbose, logLevel }: LogOptions): Logger {
   const stream: DestinationStream = process.stderr.isTTY
     ? pretty({ destination: 2, sync: true, ignore: 'pid,hostname' })
     : pino.destination({ dest: 2, sync: true })
-  const logger = pino({ level: verbose ? 'debug' : 'warn' }, stream)
+  const level = logLevel ?? (verbose ? 'debug' : 'warn')
+  const logger = pino({ level }, stream)
   // The command itself ends with the reason of a failure: it need not stand there twice.
-  return verbose ? logger : Object.assign(logger, { error: () => {} })
+  return logger.isLevelEnabled('info') ? logger : Object.assign(logger, { error: () => {} })
 }
 
 /** A line on standard error. */
@@ -95,8 +99,20 @@ export interface Conducted {
   atOnce?(): void
 }
 
+/** What `--metrics` asks for, if it does. @throws MultifdError ERR_MULTIFD_LISTEN */
+export async function serveMetrics(
+  at: HostPort | undefined,
+  migrations: () => ObservedMigrations,
+): Promise<MetricsServer | undefined> {
+  if (!at) return undefined
+  const { MetricsServer: Server } = await import('../metrics/server.js')
+  const server = await Server.listen(at, migrations)
+  say(`metrics on ${server.url}`)
+  return server
+}
+
 /** Runs a migration under a command: progress, Ctrl-C, the result, the exit status. */
-export async function conduct(options: { json?: true }, prepare: () => Conducted): Promise<void> {
+export async function conduct(options: { json?: true; metrics?: HostPort }, prepare: () => Conducted): Promise<void> {
   let conducted: Conducted | undefined
   let error: MultifdError | undefined
   let interrupted = false
@@ -104,11 +120,16 @@ export async function conduct(options: { json?: true }, prepare: () => Conducted
     conducted = prepare()
     using interrupt = onInterrupt(conducted.atOnce)
     const { migration, verb, work } = conducted
-    const progress = new Progress(migration, verb)
+    const side = verb === 'sending' ? 'source' : 'destination'
+    let progress: Progress | undefined
+    let metrics: MetricsServer | undefined
     try {
+      metrics = await serveMetrics(options.metrics, () => ({ [side]: migration }))
+      progress = new Progress(migration, verb)
       await work(interrupt.signal)
     } finally {
-      progress.stop()
+      progress?.stop()
+      await metrics?.close()
       interrupted = interrupt.signal.aborted
       await conducted.close()
     }

@@ -114,7 +114,7 @@ function prepare(file: string, uri: string, options: Options) {
       connectTimeoutMs: options.connectTimeout,
       completionTimeoutMs: options.completionTimeout,
     },
-    logger: makeLogger(options.verbose ?? false),
+    logger: makeLogger(options),
     ...(uuid === undefined ? {} : { uuid }),
   })
   return {

@@ -3,6 +3,8 @@
 import { type Command, InvalidArgumentError } from 'commander'
 import { MultifdError } from '../errors.js'
 import type { Logger } from '../log.js'
+import type { ObservedMigrations } from '../metrics/metrics.js'
+import type { MetricsServer } from '../metrics/server.js'
 import { MigrationDestination } from '../migration/destination.js'
 import { MigrationSource } from '../migration/source.js'
 import type { QmpTarget } from '../qmp/control.js'
@@ -12,17 +14,17 @@ import type { TlsObjects } from '../qmp/tls.js'
 import { RamBlock } from '../ram/block.js'
 import { SnapshotReceiver } from '../snapshot/receive.js'
 import { SnapshotSender } from '../snapshot/send.js'
-import { byteCount, collect } from './options.js'
-import { EXIT, makeLogger, onInterrupt, say } from './report.js'
+import { byteCount, collect, type HostPort, type LogOptions, metricsOption, withLogOptions } from './options.js'
+import { EXIT, makeLogger, onInterrupt, say, serveMetrics } from './report.js'
 import { collectObject } from './tls.js'
 
-interface Options {
+interface Options extends LogOptions {
   qmp: string[]
   snapshot?: string
   ram?: RamOption[]
   incoming?: true
   object?: Required<TlsObjects>
-  verbose?: true
+  metrics?: HostPort
 }
 
 interface RamOption {
@@ -32,6 +34,8 @@ interface RamOption {
 
 /** What is served, and how it is given back. */
 interface Served extends QmpTarget {
+  /** What there is to look at now. */
+  migrations(): ObservedMigrations
   close(): Promise<void>
 }
 
@@ -51,7 +55,7 @@ Defaults are QEMU's: without multifd and return path, and with 128 MiB a second.
 or with Ctrl-C (130).`
 
 export function serveCommand(program: Command): void {
-  program
+  const command = program
     .command('serve')
     .description('a snapshot, or memory, to migrate by QMP')
     .requiredOption('--qmp <uri>', 'where QMP listens: unix:PATH or tcp:HOST:PORT; may be repeated', collect)
@@ -63,9 +67,8 @@ export function serveCommand(program: Command): void {
       'credentials for the parameters tls-creds and tls-authz to name, as QEMU has them; may be repeated',
       collectObject,
     )
-    .option('-v, --verbose', 'log every step')
-    .addHelpText('after', EXAMPLES)
-    .action(serve)
+    .addOption(metricsOption())
+  withLogOptions(command).addHelpText('after', EXAMPLES).action(serve)
 }
 
 function collectRam(value: string, before: RamOption[] = []): RamOption[] {
@@ -75,18 +78,22 @@ function collectRam(value: string, before: RamOption[] = []): RamOption[] {
 }
 
 async function serve(options: Options): Promise<void> {
-  const logger = makeLogger(options.verbose ?? false)
+  const logger = makeLogger(options)
   const served = serveWhat(options, logger)
   let quit = (): void => {}
   const over = new Promise<void>((resolve) => {
     quit = resolve
   })
   using interrupt = onInterrupt()
-  const server = new QmpServer({ ...served, quit, logger, ...(options.object && { tls: options.object }) })
+  const { migrations, ...target } = served
+  const server = new QmpServer({ ...target, quit, logger, ...(options.object && { tls: options.object }) })
+  let metrics: MetricsServer | undefined
   try {
+    metrics = await serveMetrics(options.metrics, migrations)
     for (const uri of options.qmp) say(`QMP on ${await server.listen(uri)}`)
     await Promise.race([over, aborted(interrupt.signal)])
   } finally {
+    await metrics?.close()
     await server.close()
     await served.close()
   }
@@ -109,10 +116,12 @@ function serveSnapshot(path: string, incoming: true | undefined, logger: Logger)
   }
   if (incoming) {
     const destination = new SnapshotReceiver(path, { parameters, logger })
-    return { source, destination, close: () => closeAll(destination, sender) }
+    const migrations = (): ObservedMigrations => ({ destination, ...(sender && { source: sender.source }) })
+    return { source, destination, migrations, close: () => closeAll(destination, sender) }
   }
   const made = source()
-  return { source: made, machineType: sender!.snapshot.configuration.machineType, close: () => closeAll(sender) }
+  const { machineType } = sender!.snapshot.configuration
+  return { source: made, machineType, migrations: () => ({ source: made }), close: () => closeAll(sender) }
 }
 
 function serveRam(ram: RamOption[], incoming: true | undefined, logger: Logger): Served {
@@ -123,9 +132,13 @@ function serveRam(ram: RamOption[], incoming: true | undefined, logger: Logger):
     source = new MigrationSource(options)
     return source
   }
-  if (!incoming) return { source: make(), close: () => closeAll(source) }
+  if (!incoming) {
+    const made = make()
+    return { source: made, migrations: () => ({ source: made }), close: () => closeAll(source) }
+  }
   const destination = new MigrationDestination(options)
-  return { source: make, destination, close: () => closeAll(destination, source) }
+  const migrations = (): ObservedMigrations => ({ destination, ...(source && { source }) })
+  return { source: make, destination, migrations, close: () => closeAll(destination, source) }
 }
 
 async function closeAll(...closeables: ({ close(): Promise<void> } | undefined)[]): Promise<void> {

@@ -36,7 +36,7 @@ export class Convergence {
     this.#dataBefore = shm.sum(COUNTER.normalPages, true)
     this.#began = performance.now()
     this.#pass = this.#coordinator.beginPass()
-    shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, this.#ram.pendingEstimate)
+    this.#coordinator.setRemaining(this.#ram.pendingEstimate)
   }
 
   /**

@@ -6,6 +6,7 @@ import { MultifdError } from '../errors.js'
 import type { Channel, WaitHook } from '../io/channel.js'
 import { type Connection, closeConnection, openChannel } from '../io/connection.js'
 import { describe } from '../io/descriptor-channel.js'
+import { type LogTask, ThreadLog } from '../log.js'
 import { shutdownBoth } from '../os/socket.js'
 import { nameIdleThread, nameThread } from '../os/thread.js'
 import { CHANNEL, CHANNEL_STATE, COUNTER, LIMIT } from '../shm/layout.js'
@@ -13,6 +14,7 @@ import { MigrationShm, type ShmHandle } from '../shm/migration-shm.js'
 import type { TlsContextHandle } from '../tls/context.js'
 import type { CoordinatorMessage } from './messages.js'
 import type { MigrationParameters } from './parameters.js'
+import { movedPages } from './statistics.js'
 
 const THREADS_END_MS = 10_000
 const LOOK_MS = 100
@@ -27,6 +29,7 @@ export interface CoordinatorTask {
   parameters: MigrationParameters
   /** What connections are made of where the parameters have TLS. */
   tls?: TlsContextHandle
+  log?: LogTask
 }
 
 /** The coordinator of one migration, in its own thread. */
@@ -34,6 +37,7 @@ export class Coordinator {
   readonly shm: MigrationShm
   readonly parameters: MigrationParameters
   readonly tls: TlsContextHandle | undefined
+  readonly log: ThreadLog
   readonly #task: CoordinatorTask
   readonly #connections: Connection[] = []
   #main: Channel | undefined
@@ -44,6 +48,7 @@ export class Coordinator {
     this.shm = new MigrationShm(task.shm)
     this.parameters = task.parameters
     this.tls = task.tls
+    this.log = new ThreadLog(task.log)
     this.#task = task
   }
 
@@ -51,7 +56,9 @@ export class Coordinator {
   static run(task: CoordinatorTask, name: string, body: (coordinator: Coordinator) => void): ThreadOutcome {
     const coordinator = new Coordinator(task)
     const { shm } = coordinator
-    shm.setCounter(shm.coordinatorPlace, COUNTER.tid, nameThread(name))
+    const threadId = nameThread(name)
+    shm.setCounter(shm.coordinatorPlace, COUNTER.tid, threadId)
+    coordinator.log.debug({ threadId, channels: shm.channels }, 'the thread runs')
     let outcome: ThreadOutcome = {}
     try {
       body(coordinator)
@@ -62,6 +69,7 @@ export class Coordinator {
       shm.stop()
     }
     coordinator.#finish()
+    coordinator.log.debug({}, 'every channel is at its end')
     shm.setCounter(shm.coordinatorPlace, COUNTER.tid, 0)
     nameIdleThread()
     return outcome
@@ -84,6 +92,13 @@ export class Coordinator {
     const pass = shm.counter(shm.coordinatorPlace, COUNTER.passes)
     this.tell({ type: 'pass-begins', pass })
     return pass
+  }
+
+  /** What is left to send at this moment, bytes: it becomes less as pages go, until the next look. */
+  setRemaining(bytes: number): void {
+    const { shm } = this
+    shm.setCounter(shm.coordinatorPlace, COUNTER.movedAtLook, movedPages(shm))
+    shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, bytes)
   }
 
   /** Takes a connection over: it is closed when the migration ends, after every thread that uses it. */

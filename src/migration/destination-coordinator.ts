@@ -14,6 +14,7 @@ import { ADAPTIVE_ANSWER, ADAPTIVE_QUESTION } from '../wire/agreement.js'
 import { COMMAND, type Command, decodeCommand, decodePing } from '../wire/command.js'
 import { EarlySections } from '../wire/early-sections.js'
 import { type Dialect, dialectOf } from '../wire/machine.js'
+import { INITIAL_PACKET_SIZE } from '../wire/multifd-initial.js'
 import { decodeRamSetup, RAM_IDSTR, RAM_SECTION_VERSION } from '../wire/ram.js'
 import {
   type Configuration,
@@ -168,6 +169,8 @@ class DestinationRun {
         checkStopped: () => this.#coordinator.checkStopped(),
       })
       ;({ main, channels } = this.#acceptor.collect())
+      // Their threads, whose counters these are, have not got them yet.
+      for (const id of channels.keys()) shm.count(id, COUNTER.bytes, INITIAL_PACKET_SIZE)
     }
     this.#main = this.#coordinator.openMain(main, (waitedMs) => this.#whileWaiting(waitedMs))
     if ('fd' in from) shakeHands(this.#main, tls, helloTimeoutMs)

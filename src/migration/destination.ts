@@ -82,6 +82,10 @@ export class Receiver extends Migration {
     if (options.uuid !== undefined) parseUuid(options.uuid)
   }
 
+  override get memory(): readonly RamBlock[] {
+    return this.#own.ram
+  }
+
   /**
    * Starts to listen on a tcp or unix URI, or to read an inherited descriptor.
    *

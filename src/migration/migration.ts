@@ -4,6 +4,7 @@ import { EventEmitter } from 'node:events'
 import { MultifdError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { noLogger } from '../log.js'
+import type { RamBlock } from '../ram/block.js'
 import { TlsContext } from '../tls/context.js'
 import type { CoordinatorMessage } from './messages.js'
 import { changedWhileRunning, completeParameters, type MigrationParameters } from './parameters.js'
@@ -24,7 +25,7 @@ export interface MigrationEvents {
 }
 
 export interface RunOptions
-  extends Omit<ThreadsOptions, 'onMessage' | 'parameters' | 'channels' | 'pagesPerPacket' | 'failure'> {
+  extends Omit<ThreadsOptions, 'onMessage' | 'parameters' | 'channels' | 'pagesPerPacket' | 'failure' | 'logger'> {
   pageSize: number
   totalBytes: number
   signal: AbortSignal
@@ -38,6 +39,13 @@ export interface Cancellation {
   release(): void
 }
 
+/** How a migration ends. */
+export type Outcome = 'completed' | 'failed' | 'cancelled'
+
+function isOutcome(status: MigrationStatus): status is Outcome {
+  return status === 'completed' || status === 'failed' || status === 'cancelled'
+}
+
 const PACKET_BYTES = 524288
 
 export abstract class Migration extends EventEmitter<MigrationEvents> {
@@ -46,6 +54,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   #parameters: MigrationParameters
   #error: MultifdError | undefined
   readonly #cancellable = new Set<AbortController>()
+  readonly #outcomes = { completed: 0, failed: 0, cancelled: 0 }
   /** How long the program ran on after the coordinator wanted it stopped, ms: no downtime of its. */
   protected ranOn = 0
   #threads: MigrationThreads | undefined
@@ -63,6 +72,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     this.#parameters = parameters
     this.logger = logger ?? noLogger
     this.state = new MigrationState((status) => {
+      if (isOutcome(status)) this.#outcomes[status]++
       this.logger.debug({ status }, 'migration status')
       this.emit('status', status)
     })
@@ -72,6 +82,14 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   get status(): MigrationStatus {
     return this.state.status
   }
+
+  /** Migrations so far, by how they ended. */
+  get outcomes(): Readonly<Record<Outcome, number>> {
+    return this.#outcomes
+  }
+
+  /** The program's blocks that are sent or received into; none where a file or a guest is received. */
+  abstract get memory(): readonly RamBlock[]
 
   /** What holds; for the next migration where it can not be changed in this one. */
   get parameters(): Readonly<MigrationParameters> {
@@ -203,6 +221,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
       channels: multifd ? multifdChannels : 0,
       pagesPerPacket: PACKET_BYTES / pageSize,
       parameters: this.parameters,
+      logger: this.logger,
       onMessage: (message) => {
         this.#hear(message)
         if (message.type === 'done') done()
@@ -240,8 +259,10 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
   #hear(message: CoordinatorMessage): void {
     if (message.type === 'figures') this.#takeFigures(message.figures)
     else if (message.type === 'pass-begins') this.emit('passBegin', message.pass)
-    else if (message.type === 'pass') this.emit('pass', message.info)
-    else if (message.type === 'warning') this.logger.warn({}, message.text)
+    else if (message.type === 'pass') {
+      this.logger.debug(message.info, 'pass')
+      this.emit('pass', message.info)
+    } else if (message.type === 'warning') this.logger.warn({}, message.text)
     else if (message.type === 'set-up') {
       this.#pageSize = message.pageSize
       this.#totalBytes = message.blocks.reduce((sum, { size }) => sum + size, 0)

@@ -226,6 +226,7 @@ export class RamLoad {
       () => this.#options.quiet(),
     )
     shm.release(barrier)
+    this.#coordinator.log.trace({ barrier }, 'barrier')
   }
 
   /** Blocks of the set-up, once it came. */

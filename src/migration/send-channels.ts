@@ -14,7 +14,7 @@ import { PinnedBuffer } from '../os/memory.js'
 import type { RamBlockHandle } from '../ram/block.js'
 import { CHANNEL, CHANNEL_STATE, COUNTER, JOB } from '../shm/layout.js'
 import { type Slot, SlotDispatcher } from '../shm/slots.js'
-import { encodeSyncPacket, packetHeaderSize, pagesPerPacket } from '../wire/multifd-packet.js'
+import { encodeSyncPacket, MULTIFD_FLAG, packetHeaderSize, pagesPerPacket } from '../wire/multifd-packet.js'
 import { type Coordinator, nameChannels } from './coordinator.js'
 
 /** Wait for room that brings in another channel. */
@@ -112,6 +112,7 @@ export class SendChannels {
       () => this.#coordinator.firstShortOf(this.#barriers) === undefined,
       () => `${nameChannels(shm.channels, behind)}: the peer took nothing`,
     )
+    this.#coordinator.log.trace({ barrier: this.#barriers }, 'barrier')
   }
 
   /** Ends the channels, and the threads' work once their rings are empty. */
@@ -133,14 +134,16 @@ export class SendChannels {
     const { shm } = this.#coordinator
     const { view, address } = this.#syncPacket
     const size = view.byteLength
-    encodeSyncPacket(view, 0, pagesPerPacket(this.#pageSize), shm.nextPacketNum())
+    const number = shm.nextPacketNum()
+    encodeSyncPacket(view, 0, pagesPerPacket(this.#pageSize), number)
     this.#vector.reset()
     this.#vector.push({ address, size }, 0, size)
     channel.writeFull(this.#vector)
     // The thread, whose counters these are, is not there yet.
     shm.count(id, COUNTER.bytes, size)
     shm.count(id, COUNTER.packets, 1)
-    shm.reachSync(id)
+    const barrier = shm.reachSync(id)
+    this.#coordinator.log.trace({ packet: number, flags: MULTIFD_FLAG.sync, channel: id, barrier }, 'SYNC sent')
   }
 
   #command(channel: number, job: typeof JOB.sync | typeof JOB.quit): void {

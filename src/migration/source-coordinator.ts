@@ -13,6 +13,7 @@ import { RamBlock, type RamBlockHandle } from '../ram/block.js'
 import { COUNTER } from '../shm/layout.js'
 import { COMMAND, encodeCommand, encodePing } from '../wire/command.js'
 import { dialectOf } from '../wire/machine.js'
+import { INITIAL_PACKET_SIZE } from '../wire/multifd-initial.js'
 import { encodeRamSetup, RAM_IDSTR, RAM_SECTION_VERSION, ramSetupSize } from '../wire/ram.js'
 import {
   configurationSize,
@@ -141,6 +142,8 @@ class SourceRun {
       const connection = this.#coordinator.own(makeConnection(fd, tls))
       const { connectTimeoutMs: timeoutMs } = parameters
       const introduction = { uuid, ...(tls && { tls: { context: tls, timeoutMs } }) }
+      // The thread, whose counter this is, has not got the channel yet.
+      shm.count(id, COUNTER.bytes, INITIAL_PACKET_SIZE)
       if (tls && this.#channels!.hasThread(id)) this.#channels!.add(id, connection, introduction)
       else {
         const channel = openChannel(connection, id, this.#coordinator.channelWait(id))
@@ -242,7 +245,7 @@ class SourceRun {
     this.#ram.countMain()
     this.#coordinator.tell({ type: 'figures', figures: { precopyBytes: shm.sum(COUNTER.bytes, true) } })
     this.#ram.synchronise()
-    shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, this.#ram.pendingPages * this.#ram.pageSize)
+    this.#coordinator.setRemaining(this.#ram.pendingPages * this.#ram.pageSize)
     if (this.#plan.switchoverStart) this.#command(COMMAND.switchoverStart)
     this.#beginSection(SECTION.end)
     this.#ram.savePass(true)
@@ -252,7 +255,7 @@ class SourceRun {
     this.#ram.countMain()
     this.#awaitWord()
     shm.succeed()
-    shm.setCounter(shm.coordinatorPlace, COUNTER.remaining, 0)
+    this.#coordinator.setRemaining(0)
     const figures: Partial<Figures> = { downtime: performance.now() - stopped }
     this.#coordinator.tell({ type: 'figures', figures })
     // Before the program goes on: its blocks are nobody's then.

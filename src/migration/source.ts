@@ -10,6 +10,7 @@ import type { RamBlock } from '../ram/block.js'
 import { BlockGuard } from '../ram/block-guard.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
 import { requireDirtyLog } from '../ram/dirty-log.js'
+import { logFree } from '../ram/log-use.js'
 import type { TlsContext } from '../tls/context.js'
 import type { Device } from '../vmstate/device.js'
 import { DeviceSet } from '../vmstate/device-set.js'
@@ -91,6 +92,10 @@ export class MigrationSource extends Migration {
     if (options.uuid !== undefined) parseUuid(options.uuid)
   }
 
+  override get memory(): readonly RamBlock[] {
+    return this.#options.ram
+  }
+
   /**
    * Migrates to `uri`. While it runs, pages that the program marks dirty are sent again, pass after pass, until what is
    * left fits `downtimeLimit`; then the program is stopped and the rest goes.
@@ -138,10 +143,11 @@ export class MigrationSource extends Migration {
     const { ram } = this.#options
     const addresses = await resolveUri(uri, false)
     if (!this.state.running) await this.settled()
+    await logFree(ram)
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
     if (this.state.running) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
     for (const { dirtyLog } of ram) requireDirtyLog(dirtyLog)
-    const guard = new BlockGuard(ram)
+    const guard = new BlockGuard(ram, { tracked: true })
     let tls: TlsContext | undefined
     try {
       tls = this.openTls('client', uri.transport === 'tcp' ? uri.host || '127.0.0.1' : undefined)

@@ -9,7 +9,7 @@ import type { MigrationStatus } from './status.js'
 export interface RamStatistics {
   /** Bytes on all connections. */
   transferred: number
-  /** Bytes of dirty pages left, as of the last look. */
+  /** Bytes of the pages left that were dirty at the last look. */
   remaining: number
   /** Bytes of all blocks. */
   total: number
@@ -125,6 +125,12 @@ export interface StatisticsInput {
   errorDesc: string | undefined
 }
 
+/** Pages that have gone, whichever way. */
+export function movedPages(shm: MigrationShm): number {
+  const xbzrlePages = shm.counter(shm.coordinatorPlace, COUNTER.xbzrlePages)
+  return shm.sum(COUNTER.normalPages, true) + shm.sum(COUNTER.zeroPages, true) + xbzrlePages
+}
+
 /** The figures at this instant, read from the shared counters. */
 export function readStatistics(input: StatisticsInput): MigrationStatistics {
   const { shm, status, totalTime, setupTime, totalBytes, pageSize, figures, xbzrleCacheSize, errorDesc } = input
@@ -134,6 +140,8 @@ export function readStatistics(input: StatisticsInput): MigrationStatistics {
   const normal = shm.sum(COUNTER.normalPages, true)
   const duplicate = shm.sum(COUNTER.zeroPages, true)
   const xbzrlePages = own(COUNTER.xbzrlePages)
+  // Of the same instant as the others: they go on meanwhile.
+  const movedSinceLook = normal + duplicate + xbzrlePages - own(COUNTER.movedAtLook)
   const picks = {
     none: shm.sum(COUNTER.picksNone, false),
     low: shm.sum(COUNTER.picksLow, false),
@@ -149,7 +157,7 @@ export function readStatistics(input: StatisticsInput): MigrationStatistics {
     ...(picks.none + picks.low + picks.high > 0 && { multifdPicks: picks }),
     ram: {
       transferred,
-      remaining: own(COUNTER.remaining),
+      remaining: Math.max(0, own(COUNTER.remaining) - movedSinceLook * pageSize),
       total: totalBytes,
       duplicate,
       normal,

@@ -4,6 +4,7 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort } from 'node:wor
 import type { Piscina } from 'piscina'
 import type { ChannelTask, ThreadOutcome } from '../channel/thread.js'
 import { MultifdError, type PlainError } from '../errors.js'
+import type { Logger } from '../log.js'
 import { delayOptimizing } from '../os/engine.js'
 import { CHANNEL, CHANNEL_STATE, COUNTER, LIMIT } from '../shm/layout.js'
 import { MigrationShm } from '../shm/migration-shm.js'
@@ -11,6 +12,7 @@ import type { TlsContext } from '../tls/context.js'
 import type { CoordinatorTask } from './coordinator.js'
 import type { CoordinatorMessage } from './messages.js'
 import type { MigrationParameters } from './parameters.js'
+import { openThreadLog } from './thread-logs.js'
 import { keepPool, takePool } from './thread-pools.js'
 
 /** A live thread of the migration, as query-migrationthreads has it. */
@@ -39,6 +41,7 @@ export interface ThreadsOptions {
   /** What a channel is started with besides {@link ChannelTask}. */
   channelPlan: object
   onMessage(message: CoordinatorMessage): void
+  logger: Logger
   /** Where it is over before it begins. */
   failure?: MultifdError
   faults?: number
@@ -84,12 +87,19 @@ export class MigrationThreads {
   /** The live threads, at this instant. */
   list(): ThreadInfo[] {
     const { shm } = this
-    const threads = [{ name: `mig/${this.#side}/main`, threadId: shm.counter(shm.coordinatorPlace, COUNTER.tid) }]
-    const role = this.#side === 'src' ? 'send' : 'recv'
+    const threads = [{ name: this.#coordinatorName, threadId: shm.counter(shm.coordinatorPlace, COUNTER.tid) }]
     for (let channel = 0; channel < shm.channels; channel++) {
-      threads.push({ name: `mig/${this.#side}/${role}_${channel}`, threadId: shm.channelWord(channel, CHANNEL.tid) })
+      threads.push({ name: this.#channelName(channel), threadId: shm.channelWord(channel, CHANNEL.tid) })
     }
     return threads.filter(({ threadId }) => threadId !== 0)
+  }
+
+  get #coordinatorName(): string {
+    return `mig/${this.#side}/main`
+  }
+
+  #channelName(channel: number): string {
+    return `mig/${this.#side}/${this.#side === 'src' ? 'send' : 'recv'}_${channel}`
   }
 
   /** Answers what the coordinator asked. Pairs with `ask` there: the message is on its way before it is told of it. */
@@ -154,16 +164,22 @@ export class MigrationThreads {
   ): Promise<void> {
     const { shm } = this
     const { stallTimeoutMs } = options.parameters
-    const task: ChannelTask = { ...options.channelPlan, shm: shm.handle, channel, port, stallTimeoutMs }
+    const thread = this.#channelName(channel)
+    const log = openThreadLog(options.logger, { thread, channel })
+    const logged = log.task && { log: log.task }
+    const task: ChannelTask = { ...options.channelPlan, shm: shm.handle, channel, port, stallTimeoutMs, ...logged }
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.starting)
     shm.noteStarting()
     try {
-      outcomes[channel] = (await pool.run(task, { transferList: [port] })) as ThreadOutcome
+      const transferList = log.task ? [port, log.task.port] : [port]
+      outcomes[channel] = (await pool.run(task, { transferList })) as ThreadOutcome
     } catch (cause) {
       this.#died = true
       this.fail(new MultifdError('ERR_MULTIFD_INTERNAL', `thread of channel ${channel} died`, { channel, cause }))
       // The coordinator waits for a word from it.
       shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.ended)
+    } finally {
+      log.close()
     }
   }
 
@@ -177,9 +193,11 @@ export class MigrationThreads {
     this.#toCoordinator = port1
     const ports = links.map((link) => link.port1)
     const { parameters, tls } = options
+    const log = openThreadLog(options.logger, { thread: this.#coordinatorName })
     const task: CoordinatorTask = {
       ...{ shm: this.shm.handle, ports, toProgram: port2, parameters },
       ...(tls && { tls: tls.handle }),
+      ...(log.task && { log: log.task }),
     }
     const hear = (message: CoordinatorMessage): void => {
       if (message.type === 'start-channel') startChannel(message.channel)
@@ -189,7 +207,7 @@ export class MigrationThreads {
     this.shm.noteStarting()
     let outcome: ThreadOutcome = {}
     try {
-      const transferList = [port2, ...ports]
+      const transferList = [port2, ...ports, ...(log.task ? [log.task.port] : [])]
       outcome = (await pool.run({ ...options.plan, ...task }, { transferList })) as ThreadOutcome
     } catch (cause) {
       this.#died = true
@@ -198,6 +216,7 @@ export class MigrationThreads {
     // What it said last may not have been heard yet.
     port1.off('message', hear)
     for (let last = receiveMessageOnPort(port1); last; last = receiveMessageOnPort(port1)) hear(last.message)
+    log.close()
     this.#toCoordinator = undefined
     port1.close()
     return outcome

@@ -40,6 +40,8 @@ export const COMMANDS: { [Name in Exclude<CommandName, 'qmp_capabilities'>]: Han
   'query-migrate-parameters': ({ control }) => control.settings.parameters(),
   'query-migrate': ({ control }) => control.info(),
   'query-migrationthreads': ({ control }) => control.threads(),
+  'calc-dirty-rate': ({ control }, given) => control.dirtyRate.calculate(given),
+  'query-dirty-rate': ({ control }, given) => control.dirtyRate.info(given),
   yank: ({ control }, { instances }) => {
     if (instances.some(({ type }) => type !== 'migration') || (instances.length > 0 && !control.running)) {
       throw new QmpError('Instance not found', 'DeviceNotFound')

@@ -10,6 +10,7 @@ import { type MigrationSource, PROGRAM_MACHINE_TYPE } from '../migration/source.
 import type { MigrationStatus } from '../migration/status.js'
 import type { ProgramHooks } from '../migration/switchover.js'
 import { socketAddress, targetUri } from './address.js'
+import { DirtyRateControl } from './dirty-rate.js'
 import { QmpError } from './error.js'
 import { destinationInfo, sourceInfo } from './info.js'
 import { QEMU_DEFAULTS } from './names.js'
@@ -40,6 +41,7 @@ type RunState = 'running' | 'prelaunch' | 'paused' | 'inmigrate' | 'finish-migra
 export class MigrationControl extends EventEmitter<ControlEvents> {
   readonly target: QmpTarget
   readonly settings: Settings
+  readonly dirtyRate: DirtyRateControl
   readonly #stopObserving: (() => void)[] = []
   #source: MigrationSource | undefined
   /** What began last. */
@@ -60,13 +62,15 @@ export class MigrationControl extends EventEmitter<ControlEvents> {
     const object = typeof source === 'object' ? source : destination
     const parameters: MigrationParameters = object?.parameters ?? { ...DEFAULT_PARAMETERS, ...QEMU_DEFAULTS }
     this.settings = new Settings(parameters, machineType, tls)
+    this.dirtyRate = new DirtyRateControl(object?.memory ?? [])
     this.#runState = destination && typeof source !== 'object' ? 'inmigrate' : this.#alive
     if (typeof source === 'object') this.#takeSource(source)
     if (destination) this.#observe(destination)
   }
 
   /** Lets go of the source and the destination, which go on. */
-  close(): void {
+  async close(): Promise<void> {
+    await this.dirtyRate.close()
     for (const stop of this.#stopObserving.splice(0)) stop()
   }
 

@@ -1,6 +1,7 @@
 // What each command takes: the one table that every argument is checked against, and QEMU's words for what does not fit.
 
 import { z } from 'zod'
+import { DIRTY_RATE_MODES } from '../migration/dirty-rate.js'
 import { QmpError } from './error.js'
 import { CAPABILITY_NAMES, FIXED, type FixedName } from './names.js'
 
@@ -20,6 +21,9 @@ function uint(bits: 8 | 32 | 64) {
     error: ({ input }) => (Number.isSafeInteger(input) && bits < 64 ? `expects uint${bits}_t` : 'expects uint64'),
   })
 }
+
+const integer = z.custom<number>((value) => Number.isSafeInteger(value), { error: 'expected: integer' })
+const timeUnit = z.enum(['second', 'millisecond'])
 
 const stringOrNull = z.custom<string | null>((value) => value === null || typeof value === 'string', {
   error: 'expected: StrOrNull',
@@ -115,6 +119,13 @@ export const SCHEMA = {
   'query-migrate-parameters': nothing,
   'query-migrate': nothing,
   'query-migrationthreads': nothing,
+  'calc-dirty-rate': z.strictObject({
+    'calc-time': integer,
+    'calc-time-unit': timeUnit.optional(),
+    'sample-pages': integer.optional(),
+    mode: z.enum(DIRTY_RATE_MODES).optional(),
+  }),
+  'query-dirty-rate': z.strictObject({ 'calc-time-unit': timeUnit.optional() }),
   yank: z.strictObject({
     instances: z.array(
       z.discriminatedUnion('type', [

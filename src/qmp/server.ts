@@ -70,7 +70,7 @@ export class QmpServer {
   /** Ends every connection; a migration that runs goes on. Idempotent. */
   async close(): Promise<void> {
     this.#closed = true
-    this.#control.close()
+    await this.#control.close()
     for (const session of this.#sessions.values()) session.end()
     await Promise.all([...this.#servers].map((server) => new Promise((resolve) => server.close(resolve))))
     this.#servers.clear()

@@ -68,13 +68,14 @@ export class KernelDirtyLog implements DirtyLog {
     const pagemap = this.#pagemap
     let added = this.#marked.synchronise(into)
     if (!pagemap) return added
-    block.replayPopulated((offset, length) => {
-      pagemap.takeWritten(block.address + offset, length, (address, bytes) => {
+    // What is under its hand, which is what was populated at the start.
+    for (const registered of this.#registered) {
+      pagemap.takeWritten(registered.address, registered.length, (address, bytes) => {
         const from = address - block.address
         const first = Math.floor(from / block.pageSize)
         added += into.setRange(first, Math.ceil((from + bytes) / block.pageSize) - first)
       })
-    })
+    }
     return added
   }
 

@@ -93,8 +93,10 @@ export const COUNTER = {
   picksNone: 14,
   picksLow: 15,
   picksHigh: 16,
+  /** Coordinator only: pages that had gone when it looked what is left to send. */
+  movedAtLook: 17,
 } as const
-export const COUNTER_WORDS = 17
+export const COUNTER_WORDS = 18
 
 /** What the embedding thread may change while the migration runs, and C reads. */
 export const LIMIT = {

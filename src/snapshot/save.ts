@@ -8,6 +8,7 @@ import { PROGRAM_MACHINE_TYPE } from '../migration/source.js'
 import { closeDescriptor } from '../os/socket.js'
 import type { RamBlock } from '../ram/block.js'
 import { BlockGuard } from '../ram/block-guard.js'
+import { logFree } from '../ram/log-use.js'
 import { requireWriteTracker } from '../ram/write-tracker.js'
 import { SaveControl } from '../shm/save-control.js'
 import type { Device } from '../vmstate/device.js'
@@ -63,8 +64,10 @@ export async function saveSnapshot(options: SaveSnapshotOptions): Promise<SavedS
   const devices = programDevices(ram, options.devices)
   checkEarly(devices)
   requireWriteTracker()
+  const free = logFree(ram)
+  if (free) await free
   if (signal?.aborted) throw aborted(signal)
-  const guard = new BlockGuard(ram)
+  const guard = new BlockGuard(ram, { tracked: true })
   try {
     return await save(options, new ProgramSave(devices, ram[0]!.pageSize), guard)
   } finally {

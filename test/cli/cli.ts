@@ -38,6 +38,8 @@ export interface Running {
   kill(signal: NodeJS.Signals): void
   /** Waits until `pattern` is in what it wrote to standard error; returns its first group. */
   says(pattern: RegExp): Promise<string>
+  /** The same for standard output. */
+  prints(pattern: RegExp): Promise<string>
 }
 
 /** Starts `multifd` with these arguments. */
@@ -60,19 +62,21 @@ function startNode(...args: string[]): Running {
     untrack()
     return { code, signal, stdout, stderr }
   })
+  const wait = async (pattern: RegExp, written: () => string): Promise<string> => {
+    const deadline = Date.now() + patienceMs
+    for (;;) {
+      const match = pattern.exec(written())
+      if (match) return match[1] ?? match[0]
+      if (child.exitCode !== null || Date.now() > deadline) throw new Error(`no ${pattern} in: ${written()}`)
+      await sleep(5)
+    }
+  }
   return {
     pid: child.pid!,
     ended,
     kill: (signal) => child.kill(signal),
-    async says(pattern) {
-      const deadline = Date.now() + patienceMs
-      for (;;) {
-        const match = pattern.exec(stderr)
-        if (match) return match[1] ?? match[0]
-        if (child.exitCode !== null || Date.now() > deadline) throw new Error(`no ${pattern} in: ${stderr}`)
-        await sleep(5)
-      }
-    },
+    says: (pattern) => wait(pattern, () => stderr),
+    prints: (pattern) => wait(pattern, () => stdout),
   }
 }
 

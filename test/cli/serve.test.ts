@@ -4,10 +4,13 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { inspectSnapshot } from '../../src/index.js'
+import { inspectSnapshot, MigrationDestination, MigrationSource, RamBlock } from '../../src/index.js'
 import { QmpLine } from '../qmp/dialogue.js'
 import { temporaryFolder } from '../qmp/program.js'
+import { checksums, fillMixed } from '../support/peers/index.js'
 import { recordedSnapshot, run, start } from './cli.js'
+
+const MIB = 2 ** 20
 
 async function connect(path: string): Promise<QmpLine> {
   const line = await QmpLine.connect(path)
@@ -59,6 +62,68 @@ t.test('a snapshot goes from one process to another, twice, and on from there', 
   receiving.kill('SIGINT')
   t.equal((await receiving.ended).code, 130)
   t.notOk(existsSync(one) || existsSync(two), 'no socket is left')
+})
+
+t.test('memory is received, and migrated on', async (t) => {
+  const folder = temporaryFolder(t)
+  const ram = [8 * MIB, MIB].map((size, at) => RamBlock.allocate({ idstr: `block ${at}`, size })) as [
+    RamBlock,
+    RamBlock,
+  ]
+  for (const block of ram) fillMixed(block)
+  const path = join(folder, 'qmp')
+  const serving = start('serve', '--qmp', `unix:${path}`, '--incoming', '--ram', 'block 0=8M', '--ram', 'block 1=1M')
+  await serving.says(/QMP on (\S+)/)
+  const line = await connect(path)
+  const multifd = { capabilities: [{ capability: 'multifd', state: true }] }
+  await line.command('migrate-set-capabilities', multifd)
+  t.match(await line.command('query-status'), { status: 'inmigrate' })
+  const uri = `unix:${folder}/migration`
+  await line.command('migrate-incoming', { uri })
+  await new MigrationSource({ ram }).migrate(uri)
+  await completed(line)
+  t.match(await line.command('query-status'), { status: 'paused' })
+  const theirs = ram.map(({ idstr, size }) => RamBlock.allocate({ idstr, size }))
+  const destination = new MigrationDestination({ ram: theirs })
+  await line.command('migrate', { uri: await destination.listen('tcp:127.0.0.1:0') })
+  await completed(line)
+  await destination.completed
+  t.strictSame(checksums(theirs), checksums(ram), 'it is the same memory')
+  await line.command('calc-dirty-rate', { 'calc-time': 50, 'calc-time-unit': 'millisecond' })
+  t.match(await line.command('query-dirty-rate'), { status: 'measuring' })
+  await line.command('quit')
+  t.equal((await serving.ended).code, 0)
+})
+
+t.test('memory that is served: zero, as often as wanted, and of one shape', async (t) => {
+  const folder = temporaryFolder(t)
+  const path = join(folder, 'qmp')
+  const serving = start('serve', '--qmp', `unix:${path}`, '--ram', 'heap=4M')
+  await serving.says(/QMP on (\S+)/)
+  const line = await connect(path)
+  for (const [size, status] of [
+    [4 * MIB, 'completed'],
+    [4 * MIB, 'completed'],
+    [2 * MIB, 'failed'],
+  ] as const) {
+    const theirs = RamBlock.allocate({ idstr: 'heap', size })
+    theirs.bytes().fill(7)
+    const destination = new MigrationDestination({ ram: [theirs], parameters: { multifd: false } })
+    const uri = await destination.listen('tcp:127.0.0.1:0')
+    const outcome = destination.completed.then(
+      () => 'completed',
+      () => 'failed',
+    )
+    await line.command('migrate', { uri })
+    t.equal(await outcome, status)
+    if (status === 'completed') {
+      await completed(line)
+      t.ok(theirs.bytes().every((byte) => byte === 0))
+    }
+    await destination.close()
+  }
+  serving.kill('SIGTERM')
+  t.equal((await serving.ended).code, 130)
 })
 
 t.test('what is served has to be said once', async (t) => {

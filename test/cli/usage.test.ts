@@ -104,8 +104,13 @@ for (const scheme of ['exec', 'file', 'vsock', 'rdma']) {
 }
 
 t.test('help is help, and no failure', async (t) => {
-  for (const args of [['--help'], ['receive', '--help'], ['send', '-h'], ['help', 'inspect'], ['demo', '--help']]) {
-    const { code, stdout, stderr } = await run(...args)
+  const commands = ['receive', 'send', 'serve', 'inspect', 'top', 'dirty-rate', 'demo']
+  const all = [['--help'], ['send', '-h'], ['help', 'inspect'], ...commands.map((command) => [command, '--help'])]
+  const ends = await Promise.all(all.map((args) => run(...args)))
+  for (const [at, { code, stdout, stderr }] of ends.entries()) {
+    const [command] = all[at]!
+    if (command === '--help') for (const name of commands) t.match(stdout, new RegExp(`^ {2}${name} `, 'm'))
+    else t.match(stdout, /^Examples:\n {2}multifd /m, `${command}: there are examples`)
     t.equal(code, 0)
     t.match(stdout, /^Usage: multifd/)
     t.notMatch(stdout, /default: (false|\d{4,})/, 'defaults are readable')

@@ -29,6 +29,17 @@ t.test('devices: state moves with the memory', async (t) => {
   t.match(stdout, /^port 1 has Hi, the session is \{"user":"ada","tabs":\[1,2\]\}$/m)
 })
 
+t.test('qmp: a manager moves a program that it knows by its socket only', async (t) => {
+  const { stdout, stderr } = await run(process.execPath, [example('qmp')])
+  t.equal(stderr, '')
+  t.match(stdout, /^before: \{ status: 'running', running: true \}$/m)
+  const events = [...stdout.matchAll(/^event: MIGRATION \{"status":"([\w-]+)"\}$/gm)].map(([, status]) => status)
+  t.strictSame(events, ['setup', 'active', 'device', 'completed'])
+  t.match(stdout, /^event: STOP/m)
+  t.match(stdout, /^moved 16 MiB; after: \{ status: 'postmigrate', running: false \}$/m)
+  t.match(stdout, /^there: came with \d+, went on to \d+, all of it right$/m)
+})
+
 for (const version of qemuVersions) {
   t.test(`save-and-revive: a guest of QEMU ${version}`, async (t) => {
     if (!requireQemu(t, version)) return

@@ -1,7 +1,9 @@
 // The store that moves: its parts, real clients of Redis, and that nothing acknowledged is lost on the way.
 
 import { spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
@@ -11,6 +13,7 @@ import { LIMITS, ReplyWriter, RequestParser } from '../../examples/store/resp.js
 import { Store } from '../../examples/store/store.js'
 import { Table, VALUE_MAX } from '../../examples/store/table.js'
 import { RamBlock } from '../../src/index.js'
+import { run } from '../cli/cli.js'
 import { noKernelLog as skip } from '../support/kernel.js'
 
 const MIB = 2 ** 20
@@ -181,6 +184,27 @@ t.test('commands, and what is wrong with them', { skip }, async (t) => {
   ] as const) {
     t.equal(await ask(port, ...request.split(' ')), reply, request)
   }
+})
+
+t.test('QMP tells how fast it changes, wherever it is', { skip }, async (t) => {
+  const qmp = join(mkdtempSync(join(tmpdir(), 'multifd-store-')), 'qmp.sock')
+  t.teardown(() => rmSync(dirname(qmp), { recursive: true, force: true }))
+  const { store, port } = await started(t, { qmp })
+  const load = new Load({ port, clients: 2, pipeline: 4, keys: 2000 })
+  const measure = async (...args: string[]): Promise<Record<string, unknown>> => {
+    const end = await run('dirty-rate', qmp, '--calc-time', '0.3', '--json', ...args)
+    t.equal(end.code, 0, end.stderr)
+    return JSON.parse(end.stdout)
+  }
+  const expected = { status: 'measured', 'calc-time': 300, 'calc-time-unit': 'millisecond' }
+  const here = await measure('--mode', 'dirty-bitmap')
+  t.match(here, { ...expected, mode: 'dirty-bitmap', 'sample-pages': 0 })
+  t.ok(Number(here['dirty-rate']) > 0, `${here['dirty-rate']} MiB a second`)
+  await ask(port, 'RELOCATE')
+  await store.expect('moved')
+  const there = await measure('--mode', 'dirty-bitmap')
+  t.ok(Number(there['dirty-rate']) > 0, 'and after it has moved')
+  t.same((await load.finish()).wrong, [])
 })
 
 const { MULTIFD_REQUIRE_CLIENTS } = process.env

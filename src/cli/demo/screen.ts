@@ -52,11 +52,11 @@ export class Screen {
         began = passes === 0 ? { ...now, moved: 0, transferred: 0 } : now
         passes = ram.dirtySyncCount
       }
-      const done = Math.min(now.moved - began.moved, ram.remaining)
+      const due = ram.remaining + now.moved - began.moved
       const ms = now.at - began.at
       const speed = ms > 0 ? rate(((now.transferred - began.transferred) * 1000) / ms) : ''
-      const share = `${percent(done, ram.remaining)}%`
-      this.live(row(String(passes), share, duration(ms), speed, '', bytes(ram.remaining - done)))
+      const share = `${percent(due - ram.remaining, due)}%`
+      this.live(row(String(passes), share, duration(ms), speed, '', bytes(ram.remaining)))
     }, LIVE_MS)
   }
 
