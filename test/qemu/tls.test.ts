@@ -36,7 +36,7 @@ interface QemuTls {
 if (requireOpenssl(t)) {
   const folder = t.testdir()
   const authority = new Authority(join(folder, 'ca'))
-  const stranger = new Authority(join(folder, 'stranger'))
+  const stranger = new Authority(join(folder, 'stranger'), 'Stranger')
   /** A server, and a client that shows a certificate. */
   const friendly = trusting(join(folder, 'friendly'), authority)
   authority.sign(friendly, 'server')
@@ -49,6 +49,9 @@ if (requireOpenssl(t)) {
   /** A client whose certificate somebody else signed. */
   const hostile = trusting(join(folder, 'hostile'), authority)
   stranger.sign(hostile, 'client')
+  /** The same, whose own checks find nothing wrong with it. */
+  const outsider = trusting(join(folder, 'outsider'), authority, stranger)
+  stranger.sign(outsider, 'client')
   const psk = pskDirectory(join(folder, 'psk'), 'qemu', 'other')
   const wrongPsk = pskDirectory(join(folder, 'wrong'), 'qemu')
 
@@ -208,6 +211,11 @@ if (requireOpenssl(t)) {
     {
       name: 'a client that is not on the list',
       ...{ qemu: x509({ authz: 'CN=nobody' }), ours: { dir: friendly } },
+      says: /closed the main channel|gone|does not take us|refuses/,
+    },
+    {
+      name: 'a client of another CA',
+      ...{ qemu: x509(), ours: { dir: outsider } },
       says: /closed the main channel|gone|does not take us|refuses/,
     },
     {

@@ -2,7 +2,7 @@
 
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 
@@ -98,10 +98,13 @@ export class Authority {
   }
 }
 
-/** A credential directory that trusts an authority, with nothing else in it yet. */
-export function trusting(dir: string, authority: Authority): string {
+/** A credential directory that trusts authorities, with nothing else in it yet. */
+export function trusting(dir: string, ...authorities: Authority[]): string {
   mkdirSync(dir, { recursive: true })
-  copyFileSync(authority.certificate, join(dir, 'ca-cert.pem'))
+  writeFileSync(
+    join(dir, 'ca-cert.pem'),
+    authorities.map(({ certificate }) => readFileSync(certificate, 'utf8')).join(''),
+  )
   return dir
 }
 
