@@ -1,13 +1,24 @@
-// Clients that are not ours: socat, as a person types.
+// Clients that are not ours: socat, as a person types, and a library for Node.
 
 import { spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
+import { type EventEmitter, once } from 'node:events'
+import { createRequire } from 'node:module'
 import { createConnection } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import t from 'tap'
 import { type MigrationDestination, type MigrationSource, QmpServer } from '../../src/index.js'
 import { QmpLine } from './dialogue.js'
 import { QmpProgram, temporaryFolder } from './program.js'
+
+/** The package qemu-qmp, which has no types. */
+interface QemuQmp extends EventEmitter {
+  version: unknown
+  connect(path: string, connected: (error: Error | null) => void): void
+  execute(command: string, args: object, done: (error: Error | null, result?: unknown) => void): void
+  end(): void
+}
+const QemuQmp = createRequire(import.meta.url)('qemu-qmp') as new () => QemuQmp
 
 const folder = temporaryFolder(t)
 const program = await new QmpProgram(folder, { side: 'source', running: true, size: 2 ** 20 }).listen()
@@ -76,6 +87,24 @@ t.test('socat', async (t) => {
     .split('\r\n')
     .map((line) => JSON.parse(line))
   t.match(lines, [{ QMP: {} }, { return: {} }, { return: { running: true }, id: 'thread' }])
+})
+
+t.test('qemu-qmp', async (t) => {
+  const qmp = new QemuQmp()
+  await promisify(qmp.connect.bind(qmp))(program.path)
+  const execute: (command: string, args?: object) => Promise<unknown> = promisify(
+    (command: string, args: object | undefined, done: (error: Error | null, result?: unknown) => void) => {
+      qmp.execute(command, args ?? {}, done)
+    },
+  )
+  t.match(qmp.version, { qemu: { major: 10 } })
+  t.match(await execute('query-status'), { running: true })
+  t.strictSame(await execute('migrate-set-parameters', { 'multifd-channels': 3 }), {})
+  t.match(await execute('query-migrate-parameters'), { 'multifd-channels': 3 })
+  await t.rejects(execute('migrate', { uri: 'nonsense' }), { message: 'unknown migration protocol: nonsense' })
+  const ended = once(qmp, 'close')
+  qmp.end()
+  await ended
 })
 
 t.test('a socket that somebody listens on is not taken; one that was left is', async (t) => {
