@@ -27,8 +27,8 @@ const STALL_MS = 2000
 /** A run that takes longer hangs, ms. */
 const HANG_MS = 5000
 
-// Of a hundred thousand expected errors, stacks as deep as the test runner wants them would be most of the time.
-Error.stackTraceLimit = 4
+// Of a hundred thousand expected errors, the stacks would be most of the time.
+Error.stackTraceLimit = 0
 
 /** How a run ended: cleanly, or with an error of ours. `defect` is anything else that was thrown. */
 export interface Ending {

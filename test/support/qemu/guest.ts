@@ -219,10 +219,10 @@ export class Qemu {
   async migrate({ uri, capabilities = [], returnPath = true, ...options }: LeaveOptions): Promise<void> {
     // A file has no way back: QEMU refuses the capability there.
     const oneWay = !returnPath || uri.startsWith('file:') || uri.startsWith('exec:')
-    await this.setMigration({ ...options, capabilities })
     // Said either way: a capability outlives the migration that it was set for.
     const capability = { capability: 'return-path', state: !oneWay || capabilities.includes('return-path') }
     await this.command('migrate-set-capabilities', { capabilities: [capability] })
+    await this.setMigration({ ...options, capabilities })
     await this.command('migrate', { uri })
   }
 
