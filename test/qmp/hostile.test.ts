@@ -149,9 +149,8 @@ t.test('requests before the negotiation are refused, and events wait for it', as
 
 t.test('the stream: values as they come, however they are cut', async (t) => {
   const values = [{ a: ["it's", '"', { b: null }] }, 'x', 12, [[]], { execute: "o'c", id: '{[' }]
-  const text = Buffer.from(
-    values.map((value) => JSON.stringify(value)).join('\n') + "\n{'k': 'a\"b\\'c', \"d\": \"e'f\"}",
-  )
+  const quoted = `{'k': 'a"b\\'c', "d": "e'f"}`
+  const text = Buffer.from([...values.map((value) => JSON.stringify(value)), quoted].join('\n'))
   const expected = [...values, { k: 'a"b\'c', d: "e'f" }]
   for (let cut = 1; cut < text.length; cut++) {
     const heard: unknown[] = []
