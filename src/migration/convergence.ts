@@ -35,8 +35,9 @@ export class Convergence {
     this.#bytesBefore = shm.sum(COUNTER.bytes, true)
     this.#dataBefore = shm.sum(COUNTER.normalPages, true)
     this.#began = performance.now()
-    this.#pass = this.#coordinator.beginPass()
+    // Before the pass is told of, so that whoever hears of it sees what is left.
     this.#coordinator.setRemaining(this.#ram.pendingEstimate)
+    this.#pass = this.#coordinator.beginPass()
   }
 
   /**
