@@ -1,5 +1,6 @@
 // What a command says: its log, its one result, one line for a failure, and its exit status.
 
+import { getSystemErrorMap } from 'node:util'
 import { type DestinationStream, pino } from 'pino'
 import pretty from 'pino-pretty'
 import { type ErrorCode, MultifdError } from '../errors.js'
@@ -56,8 +57,15 @@ export function failure(error: MultifdError, interrupted = false): number {
     say('multifd: interrupted')
     return EXIT.interrupted
   }
-  say(`multifd: ${printable(error.message)} (${error.code})`)
+  say(`multifd: ${printable(error.message)}${inWords(error)} (${error.code})`)
   return error.code === 'ERR_MULTIFD_ARGUMENT' ? EXIT.usage : EXIT.failed
+}
+
+/** A message that ends with the system's symbol of an error is followed by its meaning. */
+function inWords({ message }: MultifdError): string {
+  const symbol = message.slice(message.lastIndexOf(' ') + 1)
+  const meaning = [...getSystemErrorMap().values()].find(([name]) => name === symbol)
+  return meaning ? `, ${meaning[1]}` : ''
 }
 
 /**

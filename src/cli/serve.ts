@@ -16,7 +16,7 @@ import { SnapshotReceiver } from '../snapshot/receive.js'
 import { SnapshotSender } from '../snapshot/send.js'
 import { byteCount, collect, type HostPort, type LogOptions, metricsOption, withLogOptions } from './options.js'
 import { EXIT, makeLogger, onInterrupt, say, serveMetrics } from './report.js'
-import { collectObject } from './tls.js'
+import { collectObject, tryObjects } from './tls.js'
 
 interface Options extends LogOptions {
   qmp: string[]
@@ -79,6 +79,7 @@ function collectRam(value: string, before: RamOption[] = []): RamOption[] {
 
 async function serve(options: Options): Promise<void> {
   const logger = makeLogger(options)
+  if (options.object) tryObjects(options.object, options.incoming ? 'server' : 'client')
   const served = serveWhat(options, logger)
   let quit = (): void => {}
   const over = new Promise<void>((resolve) => {

@@ -3,6 +3,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { MultifdError } from '../errors.js'
 import type { TlsObjects } from '../qmp/tls.js'
+import { TlsContext } from '../tls/context.js'
 import { checkTlsOptions, type TlsOptions } from '../tls/options.js'
 import { collect } from './options.js'
 
@@ -98,6 +99,16 @@ function credentials(kind: 'x509' | 'psk', names: string[]) {
     }
     Object.assign(objects.credentials, { [id!]: options })
   }
+}
+
+/**
+ * Reads what `--object` names, so that a command says at its start what is wrong with it, as QEMU does.
+ *
+ * @throws MultifdError as {@link TlsContext} does
+ */
+export function tryObjects({ credentials }: Required<TlsObjects>, role: 'client' | 'server'): void {
+  // Which host it will be is said later, by tls-hostname or the URI.
+  for (const options of Object.values(credentials)) new TlsContext(options, role, 'later').close()
 }
 
 /** An `--object` in QEMU's form, `TYPE,id=ID,NAME=VALUE…`, with the commas of a value doubled; for commander. */

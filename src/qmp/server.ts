@@ -1,6 +1,8 @@
 // The QMP server: listens on unix sockets and tcp ports, and gives every connection a session over the same migration.
 
+import { existsSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
+import { dirname } from 'node:path'
 import { MultifdError } from '../errors.js'
 import { removeStale } from '../io/listener.js'
 import { formatUri, parseUri } from '../io/uri.js'
@@ -54,7 +56,10 @@ export class QmpServer {
     if (parsed.transport === 'unix') removeStale(parsed.path)
     await new Promise<void>((resolve, reject) => {
       server.once('error', (cause: NodeJS.ErrnoException) => {
-        const { code, syscall } = cause
+        const { syscall } = cause
+        // Node says EACCES for a folder that is not there.
+        const homeless = parsed.transport === 'unix' && !existsSync(dirname(parsed.path))
+        const code = homeless ? 'ENOENT' : cause.code
         reject(new MultifdError('ERR_MULTIFD_LISTEN', `${uri}: ${code}`, { errnoName: code, syscall, cause }))
       })
       server.listen(where, resolve)

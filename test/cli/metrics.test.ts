@@ -29,8 +29,14 @@ t.test('a port that is taken, a host that nobody knows: one line, and nothing is
     serve(`127.0.0.1:${port}`),
     receive('9464'),
   ])
-  t.match(used, { code: 1, stderr: /^multifd: metrics .*: EADDRINUSE \(ERR_MULTIFD_LISTEN\)\n$/ })
-  t.match(served, { code: 1, stderr: /^multifd: metrics .*: EADDRINUSE \(ERR_MULTIFD_LISTEN\)\n$/ })
+  t.match(used, {
+    code: 1,
+    stderr: /^multifd: metrics .*: EADDRINUSE, address already in use \(ERR_MULTIFD_LISTEN\)\n$/,
+  })
+  t.match(served, {
+    code: 1,
+    stderr: /^multifd: metrics .*: EADDRINUSE, address already in use \(ERR_MULTIFD_LISTEN\)\n$/,
+  })
   t.match(unknown, { code: 1, stderr: /^multifd: metrics .*no-such-host.* \(ERR_MULTIFD_LISTEN\)\n$/ })
   t.match(wrong, { code: 2, stderr: /HOST:PORT/ })
   taken.close()

@@ -139,4 +139,7 @@ t.test('what is served has to be said once', async (t) => {
       t.match(stderr, says)
     }),
   )
+  const homeless = await run('serve', '--qmp', 'unix:/nowhere/qmp', '--ram', 'heap=1M')
+  const stderr = 'multifd: unix:/nowhere/qmp: ENOENT, no such file or directory (ERR_MULTIFD_LISTEN)\n'
+  t.match(homeless, { code: 1, stderr })
 })

@@ -42,10 +42,16 @@ t.test('a snapshot is sent and received over TLS; one with another key is refuse
 
 t.test('wrong usage', async (t) => {
   const send = ['send', original, 'tcp:127.0.0.1:1']
+  const serve = ['serve', '--qmp', `unix:${join(folder, 'qmp')}`, '--ram', 'heap=1M', '--object']
   const wrong: [string[], number, RegExp][] = [
     [[...send, ...byKeys(keys), '--zero-copy'], 2, /TLS is on/],
     [[...send, ...byKeys(keys), '--tls-username', 'nobody'], 1, /has no key of 'nobody' \(ERR_MULTIFD_TLS\)/],
-    [['receive', 'tcp:127.0.0.1:0', '-o', 'x', '--tls-creds', folder], 1, /ca-cert.pem: ENOENT \(ERR_MULTIFD_FILE\)/],
+    [
+      ['receive', 'tcp:127.0.0.1:0', '-o', 'x', '--tls-creds', folder],
+      1,
+      /ca-cert.pem: ENOENT, no such file or directory \(ERR_MULTIFD_FILE\)/,
+    ],
+    [[...serve, `tls-creds-x509,id=t,dir=${folder}`], 1, /ca-cert.pem: ENOENT, .* \(ERR_MULTIFD_FILE\)/],
   ]
   await Promise.all(
     wrong.map(async ([args, status, says]) => {

@@ -111,9 +111,9 @@ t.test('on a terminal it draws, and Ctrl-C leaves it as it was', async (t) => {
 t.test('who is not there, or ends', async (t) => {
   const nobody = join(folder, 'nobody')
   const [top, rate] = await Promise.all([run('top', nobody, '--json'), run('dirty-rate', nobody)])
-  t.match(top, { code: 1, stderr: `multifd: ${nobody}: ENOENT (ERR_MULTIFD_CONNECT)\n` })
+  t.match(top, { code: 1, stderr: `multifd: ${nobody}: ENOENT, no such file or directory (ERR_MULTIFD_CONNECT)\n` })
   t.match(JSON.parse(top.stdout), { error: { code: 'ERR_MULTIFD_CONNECT' } })
-  t.match(rate, { code: 1, stderr: /ENOENT \(ERR_MULTIFD_CONNECT\)\n$/, stdout: '' })
+  t.match(rate, { code: 1, stderr: /ENOENT, no such file or directory \(ERR_MULTIFD_CONNECT\)\n$/, stdout: '' })
   const short = await new QmpProgram(temporaryFolder(t), { side: 'source', size: MIB }).listen()
   const watching = start('top', short.path, '--interval', '0.1')
   await watching.prints(/\n/)

@@ -131,7 +131,10 @@ t.test('nobody listens', async (t) => {
   const end = await run('send', path, `tcp:127.0.0.1:${port}`, '--json')
   t.equal(end.code, 1)
   t.match(result(end), { status: 'failed', error: { code: 'ERR_MULTIFD_CONNECT', message: /ECONNREFUSED/ } })
-  t.match(end.stderr, /^multifd: failed to connect to '127.0.0.1:\d+': ECONNREFUSED \(ERR_MULTIFD_CONNECT\)\n$/)
+  t.match(
+    end.stderr,
+    /^multifd: failed to connect to '127.0.0.1:\d+': ECONNREFUSED, connection refused \(ERR_MULTIFD_CONNECT\)\n$/,
+  )
 })
 
 t.test('the address is taken', async (t) => {
@@ -173,7 +176,7 @@ t.test('a name that can not be taken at the end fails both sides, and nothing is
   t.match(send.stderr, /ERR_MULTIFD_REMOTE/)
   const end = await receive.ended
   t.equal(end.code, 1)
-  t.match(end.stderr, /multifd: .*x: EISDIR \(ERR_MULTIFD_FILE\)\n$/)
+  t.match(end.stderr, /multifd: .*x: EISDIR, illegal operation on a directory \(ERR_MULTIFD_FILE\)\n$/)
   t.notOk(existsSync(`${output}.partial`))
 })
 
