@@ -4,18 +4,30 @@
 
 import { randomFillSync } from 'node:crypto'
 
-export const DATA_SETS = ['random', 'text', 'code', 'mixed', 'zeros'] as const
+export const DATA_SETS = ['random', 'text', 'code', 'mixed', 'sparse', 'zeros'] as const
 /**
  * `text`: words of a vocabulary, some far more often than others. `code`: instructions of a few kinds with small
- * operands, and tables of pointers. `mixed`: runs of pages, half of them zero, the others text, code and noise.
+ * operands, and tables of pointers. `mixed`: runs of pages, half of them zero, the others text, code and noise. `sparse`:
+ * 2 MiB of noise in every 32, and memory between them that was never written.
  */
 export type DataSet = (typeof DATA_SETS)[number]
 
 /** Least part of the RAM that goes as data. */
-export const DATA_PART: Record<DataSet, number> = { random: 1, text: 1, code: 1, mixed: 0.45, zeros: 0 }
+export const DATA_PART: Record<DataSet, number> = { random: 1, text: 1, code: 1, mixed: 0.45, sparse: 1 / 16, zeros: 0 }
+
+/** Part of the RAM that is resident once it holds the data, with huge pages. */
+export const RESIDENT_PART: Record<DataSet, number> = {
+  random: 1,
+  text: 1,
+  code: 1,
+  mixed: 1,
+  sparse: 1 / 16,
+  zeros: 0,
+}
 
 const PAGE = 4096
 const PERIOD = 32 * 1024 ** 2
+const SPARSE = PERIOD / 16
 const SEED = 0x6d756c74
 const WORDS = 4096
 const LINE_WORDS = 12
@@ -26,14 +38,14 @@ const made = new Map<DataSet, Buffer>()
 /** Hands the content of `bytes` of RAM to `put`, piece by piece. Zeros are what fresh memory has: nothing is put. */
 export function eachPiece(data: DataSet, bytes: number, put: (piece: Uint8Array, at: number) => void): void {
   if (data === 'zeros') return
-  const piece = periodOf(data)
+  const piece = data === 'sparse' ? periodOf('random').subarray(0, SPARSE) : periodOf(data)
   for (let at = 0; at < bytes; at += PERIOD) {
-    if (data === 'random') randomFillSync(piece)
-    put(piece.subarray(0, Math.min(PERIOD, bytes - at)), at)
+    if (data === 'random' || data === 'sparse') randomFillSync(piece)
+    put(piece.subarray(0, Math.min(piece.length, bytes - at)), at)
   }
 }
 
-function periodOf(data: Exclude<DataSet, 'zeros'>): Buffer {
+function periodOf(data: Exclude<DataSet, 'zeros' | 'sparse'>): Buffer {
   let piece = made.get(data)
   if (!piece) {
     piece = Buffer.alloc(PERIOD)

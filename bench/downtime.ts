@@ -4,10 +4,7 @@
 // it wrote last here and first there; that stands beside what the migration's statistics say, and beside the limit.
 
 import { parseArgs } from 'node:util'
-import { MigrationSource, RamBlock } from '../src/index.js'
-import { Child } from './child.js'
-import type { DowntimeCalls } from './processes/calls.js'
-import { Program } from './program.js'
+import { move, programMemory, type Standstill } from './standstill.js'
 import { spread } from './statistics.js'
 
 const { values } = parseArgs({
@@ -26,45 +23,20 @@ const channels = Number(values.channels)
 
 const AGREEMENT_MS = 2
 
-interface Run {
-  passes: number
-  downtime: number
-  pause: number
-}
-
-async function move(block: RamBlock, downtimeLimit: number): Promise<Run> {
-  await using destination = new Child<DowntimeCalls>('downtime-destination')
-  const uri = await destination.call('listen', { size, channels })
-  const program = await Program.start(block, maxBandwidth / 2)
-  const parameters = { multifdChannels: channels, maxBandwidth, downtimeLimit }
-  await using source = new MigrationSource({ ram: [block], parameters })
-  await program.goOn()
-  const wentOn = destination.call('goOn', null)
-  let halted = 0
-  const { downtime = 0, ram } = await source.migrate(uri, {
-    async stop() {
-      halted = await program.halt()
-    },
-  })
-  const pause = (await wentOn) - halted
-  await program.end()
-  return { passes: ram.dirtySyncCount, downtime, pause }
-}
-
 function row(what: string, numbers: number[]): string {
   const { median, min, max } = spread(numbers)
   return `  ${what.padEnd(34)} ${median.toFixed(1).padStart(7)}   ${min.toFixed(1)} to ${max.toFixed(1)}`
 }
 
-const block = RamBlock.allocate({ idstr: 'heap', size, dirtyLog: 'kernel' })
-const words = new Int32Array(block.memory!)
-for (let at = 0; at < words.length; at++) words[at] = at
+const block = programMemory(size)
 console.log(
   `${values.size} MiB, ${channels} channels, ${values.bandwidth} MB/s, of which half is dirtied; ms, ${values.runs} runs`,
 )
 for (const limit of values.limits.split(',').map(Number)) {
-  const runs: Run[] = []
-  for (let run = 0; run < Number(values.runs); run++) runs.push(await move(block, limit))
+  const runs: Standstill[] = []
+  for (let run = 0; run < Number(values.runs); run++) {
+    runs.push(await move(block, { channels, maxBandwidth, downtimeLimit: limit, dirtyRate: maxBandwidth / 2 }))
+  }
   const within = runs.filter(({ downtime, pause }) => Math.max(downtime, pause) <= limit).length
   const agree = runs.filter(({ downtime, pause }) => Math.abs(pause - downtime) <= AGREEMENT_MS).length
   console.log(

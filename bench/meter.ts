@@ -2,6 +2,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { RESIDENT_PART } from './data.js'
 import type { Measurement, Memory, Session, Side } from './pairing.js'
 import { holdMemory } from './temporary.js'
 
@@ -40,15 +41,17 @@ class Meter {
   }
 }
 
-/** What arrives, and whether it goes into memory that nobody has touched. */
+/** Bytes of the RAM that are resident on each side in the end, and of those that nobody has touched before. */
 export interface Ram {
-  bytes: number
-  fresh: boolean
+  resident: Side<number>
+  fresh: number
 }
 
 /** Zeros are no data: memory that gets nothing else stays untouched. */
 export function ramOf({ bytes, data }: Session, memory: Memory): Ram {
-  return { bytes, fresh: memory !== 'touched' && data !== 'zeros' }
+  const held = bytes * RESIDENT_PART[data]
+  const touched = memory === 'touched'
+  return { resident: { source: held, destination: touched ? bytes : held }, fresh: touched ? 0 : held }
 }
 
 /**
@@ -65,7 +68,7 @@ export async function metered(
   const destination = new Meter(pids.destination)
   const uri = await listen()
   await atRest(pids.destination)
-  const free = ram.fresh ? holdMemory(ram.bytes) : (): void => {}
+  const free = ram.fresh > 0 ? holdMemory(ram.fresh) : (): void => {}
   const source = new Meter(pids.source)
   const { setupMs, transferMs } = await migrate(uri, free).finally(free)
   const [src, dst] = [source.read(), destination.read()]
@@ -73,7 +76,7 @@ export async function metered(
     setupMs,
     transferMs,
     cpu: { source: src.cpu, destination: dst.cpu },
-    beyondRam: { source: src.peak - ram.bytes, destination: dst.peak - ram.bytes },
+    beyondRam: { source: src.peak - ram.resident.source, destination: dst.peak - ram.resident.destination },
   }
 }
 

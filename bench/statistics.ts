@@ -44,7 +44,11 @@ export interface Ratio {
   memory: Memory
   channels: { over: number; under: number }
   best: boolean
+  /** Pairs of runs. */
+  runs: number
   ratio: Spread
+  /** Of the processor time that both sides took: below 1, the first took less. */
+  cpu: Spread
 }
 
 /** Which pairings are compared, by name: where their memory is of the same kind. */
@@ -120,12 +124,16 @@ function compareAlike(all: readonly Series[], { over, under }: Comparison): Rati
     const add = (a: Series, b: Series, best: boolean): void => {
       const pairs = a.runs.flatMap((run, i) => {
         const other = b.runs[i]
-        return run && other ? [other.transferMs / run.transferMs] : []
+        return run && other ? [{ rate: other.transferMs / run.transferMs, cpu: cpuOf(run) / cpuOf(other) }] : []
       })
       if (pairs.length === 0) return
       const channels = { over: a.channels, under: b.channels }
       const { data, method } = a
-      ratios.push({ data, method, over: a.label, under: b.label, memory, channels, best, ratio: spread(pairs) })
+      ratios.push({
+        ...{ data, method, over: a.label, under: b.label, memory, channels, best, runs: pairs.length },
+        ratio: spread(pairs.map(({ rate }) => rate)),
+        cpu: spread(pairs.map(({ cpu }) => cpu)),
+      })
     }
     for (const series of overs) {
       const other = unders.find(({ channels }) => channels === series.channels)
@@ -135,6 +143,11 @@ function compareAlike(all: readonly Series[], { over, under }: Comparison): Rati
     if (overs.length > 1 && bestOver && bestUnder) add(bestOver, bestUnder, true)
   }
   return ratios
+}
+
+// The clock has a resolution of 10 ms.
+function cpuOf({ cpu }: Measurement): number {
+  return Math.max(0.01, cpu.source + cpu.destination)
 }
 
 function fastest(series: readonly Series[]): Series | undefined {

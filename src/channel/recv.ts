@@ -154,7 +154,8 @@ function rehearse(
   }
 }
 
-function waitBarrier(shm: MigrationShm, channel: number): void {
+/** Rests at a SYNC until its barrier is released. */
+export function waitBarrier(shm: MigrationShm, channel: number): void {
   const reached = shm.reachSync(channel)
   if (shm.faultArmed(FAULT.recvWithoutBarrier)) return
   // A stop wakes those who wait already: whoever comes later looks first, and whoever comes in between waits shortly.

@@ -2,7 +2,8 @@
 
 import t from 'tap'
 import type { Measurement } from '../../bench/pairing.js'
-import { formatReport, makeReport } from '../../bench/report.js'
+import { makeReport } from '../../bench/report/model.js'
+import { formatReport } from '../../bench/report/text.js'
 import { compare, type Series, spread, summarise } from '../../bench/statistics.js'
 
 const GIB = 1024 ** 3
@@ -63,20 +64,35 @@ t.test('a run that failed on one side is left out of the ratio', async (t) => {
   t.same(compare(all, { over: 'a', under: 'c' }), [])
 })
 
+t.test('a ratio of processor time is that of both sides', async (t) => {
+  const [ratio] = compare([series('a', 1, 100, 100), series('b', 1, 200, 200)], { over: 'a', under: 'b' })
+  t.match(ratio, { runs: 2, cpu: { median: 1, min: 1, max: 1 } })
+})
+
 t.test('the report says what was measured, on what, and what was left out', async (t) => {
-  const machine = { cpu: 'Some CPU', cores: 2, memoryGiB: 24, kernel: '6.1', node: 'v20', qemu: [] }
+  const libraries = { zstd: '1.5.4' }
+  const machine = { cpu: 'Some CPU', cores: 2, memoryGiB: 24, kernel: '6.1', node: 'v20', qemu: [], libraries }
   const text = formatReport(
     makeReport({
-      bytes: GIB,
-      machine,
-      series: [series('a', 1, 100), series('b', 1, 200)],
-      comparisons: [{ over: 'a', under: 'b' }],
+      ...{ date: '2026-01-02T03:04:05.678Z', form: 'chosen', seconds: 7, machine },
+      matrices: [
+        {
+          ...{ part: 'matrix', bytes: GIB },
+          series: [series('a', 1, 100), series('b', 1, 200)],
+          comparisons: [{ over: 'a', under: 'b' }],
+        },
+      ],
+      downtime: [],
+      barrier: [{ channels: 8, rounds: 100, latency: { median: 150, min: 100, max: 900 }, percentile95: 300 }],
       remarks: ['QEMU: left out'],
     }),
   )
+  t.match(text, /^2026-01-02T03:04:05\.678Z, chosen, 7 s$/m)
   t.match(text, /Some CPU, 2 cores/)
+  t.match(text, /zstd 1\.5\.4/)
   t.match(text, /^A +random +none +1 +touched +1 +10\.74 \(10\.74–10\.74\) +5\.37 +100 /m)
-  t.match(text, /^A {2}\/ {2}B +random +none +1 +touched +2\.00 +2\.00–2\.00$/m)
+  t.match(text, /^A {2}\/ {2}B +random +none +1 +touched +1 +2\.00 +2\.00–2\.00 +1\.00 \(1\.00–1\.00\)$/m)
+  t.match(text, /^8 +150 \(100–900\) +300 +100$/m)
   t.match(text, /transfer: from the end of the set-up/)
   t.match(text, /QEMU: left out\n$/)
 })
