@@ -9,11 +9,11 @@ import { planSeconds } from './estimate.js'
 import { measureMatrix, type Voice } from './matrix.js'
 import { micro } from './micro.js'
 import { BASELINE, type Options, parseOptions } from './options.js'
-import { type Plan, planOf, tooLarge } from './parts.js'
+import { type PartName, type Plan, planOf, tooLarge } from './parts.js'
 import { compareReports, formatComparison } from './report/compare.js'
 import { formatHtml } from './report/html.js'
 import { machineFacts } from './report/machine.js'
-import { type MatrixInput, makeReport, parseReport, type Report } from './report/model.js'
+import { formatJson, type MatrixInput, makeReport, parseReport, type Report } from './report/model.js'
 import { formatReport } from './report/text.js'
 
 const RESULTS = 'bench-results'
@@ -64,8 +64,19 @@ async function measurePlan(
   }
   return {
     matrices: inputs,
-    downtime: downtime ? await downtimeByRate(downtime, voice.step) : [],
-    barrier: barrier ? await barriersByChannels(barrier, voice.step) : [],
+    downtime: downtime ? await pointsOf('downtime', downtimeByRate(downtime, voice.step), voice) : [],
+    barrier: barrier ? await pointsOf('barrier', barriersByChannels(barrier, voice.step), voice) : [],
+  }
+}
+
+/** What one part can not do costs the report that part alone. */
+async function pointsOf<T>(part: PartName, points: Promise<T[]>, voice: Voice): Promise<T[]> {
+  try {
+    return await points
+  } catch (error) {
+    voice.remark(`part ${part}: failed: ${error instanceof Error ? error.message : String(error)}`)
+    process.exitCode = 1
+    return []
   }
 }
 
@@ -75,7 +86,7 @@ function duration(seconds: number): string {
 
 /** Writes the three forms, and says where. */
 function write(report: Report, { json, save }: Options): void {
-  const text = `${JSON.stringify(report, undefined, 1)}\n`
+  const text = formatJson(report)
   const table = formatReport(report)
   mkdirSync(RESULTS, { recursive: true })
   const file = join(RESULTS, report.date.replaceAll(':', '-').slice(0, 19))

@@ -55,8 +55,9 @@ export function planOf(options: Options): Plan {
   if (options.chosen) return { matrices: [{ part: 'matrix', ...options }], downtime: undefined, barrier: undefined }
   const form = options.quick ? QUICK : FULL
   const { parts, qemu, disk } = options
+  const runs = options.runsGiven ? { runs: options.runs } : {}
   const matrix = (part: PartName, plan: Omit<MatrixPlan, 'part' | 'qemu' | 'disk'>): MatrixPlan[] =>
-    parts.includes(part) ? [{ part, qemu, disk, ...plan, ...(options.runsGiven && { runs: options.runs }) }] : []
+    parts.includes(part) ? [{ part, qemu, disk, ...plan, ...runs }] : []
   const common = { ...options, memory: ['touched' as const], methods: ['none' as const], data: ['random' as const] }
   return {
     matrices: [
@@ -81,7 +82,7 @@ export function planOf(options: Options): Plan {
       ),
       ...matrix('scale', { ...common, pairs: ['us-us', 'qemu-qemu'], ...form.scale }),
     ],
-    downtime: parts.includes('downtime') ? form.downtime : undefined,
+    downtime: parts.includes('downtime') ? { ...form.downtime, ...runs } : undefined,
     barrier: parts.includes('barrier') ? form.barrier : undefined,
   }
 }

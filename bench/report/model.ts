@@ -83,6 +83,12 @@ export function makeReport({ matrices, ...input }: ReportInput): Report {
   return { schema: SCHEMA, version: VERSION, ...input, matrices: matrices.map(makeMatrix), definitions: DEFINITIONS }
 }
 
+/** As JSON; what has no further level is on one line, so that a baseline's changes can be read. */
+export function formatJson(report: Report): string {
+  const text = JSON.stringify(report, undefined, 1)
+  return `${text.replaceAll(/[{[][^{}[\]]*[}\]]/g, (inner) => inner.replaceAll(/\s*\n\s*/g, ' '))}\n`
+}
+
 /** @throws Error where the text is no report that this version reads */
 export function parseReport(text: string): Report {
   const { schema, version } = JSON.parse(text) as Partial<Report>
