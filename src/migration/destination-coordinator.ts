@@ -5,6 +5,7 @@ import { noteLoaded, type ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
 import type { Channel } from '../io/channel.js'
 import { type Connection, makeConnection, shakeHands } from '../io/connection.js'
+import { openToRead, type StreamPlace } from '../io/stream-file.js'
 import { StreamReader } from '../io/stream-reader.js'
 import { hasZstd } from '../method/zstd.js'
 import { isOpen, POLL, pollDescriptors, shutdownRead } from '../os/socket.js'
@@ -44,8 +45,8 @@ const THREAD_NAME = 'mig/dst/main'
 
 /** Where the source comes from. */
 export interface DestinationPlan {
-  /** A listening descriptor, or an inherited one that is connected already. */
-  from: { listener: number } | { fd: number }
+  /** A listening descriptor, an inherited one that is connected already, or a file with a stream. */
+  from: { listener: number } | { fd: number } | { file: StreamPlace }
   /** Checked in every initial packet and in the configuration, when given. */
   uuid?: string
   /** Lets pages be missing at the end, as where a guest's balloon gave them back. */
@@ -81,7 +82,7 @@ let rehearsed = false
 
 // Unless a source is there already, which would wait for it. Returns whether all went well.
 function rehearsedFor(task: DestinationTask): boolean {
-  if (rehearsed || 'fd' in task.from) return true
+  if (rehearsed || !('listener' in task.from)) return true
   const [waiting] = pollDescriptors([{ fd: task.from.listener, events: POLL.in }], 0)
   if (waiting !== 0) return true
   let image: GuestImage | undefined
@@ -154,9 +155,10 @@ class DestinationRun {
     const { helloTimeoutMs } = parameters
     let main: Connection
     let channels: Connection[] = []
-    if ('fd' in from) {
-      if (!isOpen(from.fd)) throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${from.fd} is not open`)
-      main = makeConnection(from.fd, tls)
+    if (!('listener' in from)) {
+      const fd = 'file' in from ? openToRead(from.file) : from.fd
+      if (!isOpen(fd)) throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${fd} is not open`)
+      main = makeConnection(fd, tls)
     } else {
       this.#acceptor = new Acceptor({
         listener: from.listener,
@@ -193,7 +195,7 @@ class DestinationRun {
       if (name === 'mapped-ram') {
         throw new MultifdError(
           'ERR_MULTIFD_MACHINE',
-          'the stream is a mapped-ram file, which is not sent over a socket',
+          'it is a mapped-ram file, and no stream: a snapshot to be sent from, or inspected, where it lies',
         )
       }
       throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `capability '${name}' of the source is not supported`)

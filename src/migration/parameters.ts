@@ -1,6 +1,7 @@
 // A migration's parameters and capabilities: QEMU's names in camelCase, QEMU's ranges, and our defaults.
 
 import { MultifdError } from '../errors.js'
+import type { MigrationUri } from '../io/uri.js'
 import type { SendMethodOptions } from '../method/methods.js'
 import { zstdImplementation } from '../method/zstd.js'
 import { checkTlsOptions, type TlsOptions } from '../tls/options.js'
@@ -208,6 +209,16 @@ export function changedWhileRunning(now: MigrationParameters, next: MigrationPar
  */
 export function checkCompression({ multifdCompression }: MigrationParameters): void {
   if (multifdCompression === 'zstd') zstdImplementation()
+}
+
+/** @throws MultifdError ERR_MULTIFD_ARGUMENT for what needs more connections than a URI gives, or another kind */
+export function checkConnections({ transport }: MigrationUri, { multifd, tls }: MigrationParameters): void {
+  if (transport !== 'fd' && transport !== 'file') return
+  if (multifd) {
+    const text = `${transport}: is one connection: switch multifd off, or use tcp: or unix:`
+    throw new MultifdError('ERR_MULTIFD_ARGUMENT', text)
+  }
+  if (transport === 'file' && tls) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'file: has no other end for TLS')
 }
 
 /** What a source's channels are told. */

@@ -6,6 +6,7 @@ import { MultifdError } from '../errors.js'
 import type { Channel } from '../io/channel.js'
 import { connectTo } from '../io/connect.js'
 import { makeConnection, openChannel, shakeHands } from '../io/connection.js'
+import { dropStream, keepStream, openToWrite, type StreamPlace } from '../io/stream-file.js'
 import { StreamWriter } from '../io/stream-writer.js'
 import { monotonicMs } from '../os/clock.js'
 import { isOpen, type SocketAddress } from '../os/socket.js'
@@ -40,8 +41,8 @@ const ALIVE_MS = 2000
 
 /** What is migrated, and to whom. */
 export interface SourcePlan {
-  /** Where to connect, or the inherited descriptor that is connected already. */
-  destination: { addresses: SocketAddress[] } | { fd: number }
+  /** Where to connect, the inherited descriptor that is connected already, or the file that keeps the stream. */
+  destination: { addresses: SocketAddress[] } | { fd: number } | { file: StreamPlace }
   blocks: RamBlockHandle[]
   machineType: string
   /** Sent in the initial packets; in the configuration too if the destination is to check it. */
@@ -74,6 +75,8 @@ class SourceRun {
   readonly #returnPath: ReturnPath | undefined
   readonly #channels: SendChannels | undefined
   #aliveAt = 0
+  // That the stream goes into.
+  #file: (StreamPlace & { fd: number }) | undefined
 
   constructor(coordinator: Coordinator, plan: SourcePlan) {
     const { parameters } = coordinator
@@ -101,6 +104,7 @@ class SourceRun {
       this.#passes()
       this.#switchover()
     } catch (error) {
+      if (this.#file) dropStream(this.#file)
       throw this.#betterReason(error)
     } finally {
       this.#ram.stop()
@@ -108,9 +112,8 @@ class SourceRun {
   }
 
   #connectMain(): Channel {
-    const { destination } = this.#plan
     const { tls, parameters } = this.#coordinator
-    const fd = 'fd' in destination ? destination.fd : this.#connect(destination.addresses)
+    const fd = this.#descriptor()
     if (!isOpen(fd)) throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${fd} is not open`)
     const main = this.#coordinator.openMain(makeConnection(fd, tls), (waitedMs) => {
       this.#coordinator.checkStopped()
@@ -125,6 +128,14 @@ class SourceRun {
     return main
   }
 
+  #descriptor(): number {
+    const { destination } = this.#plan
+    if ('fd' in destination) return destination.fd
+    if ('addresses' in destination) return this.#connect(destination.addresses)
+    this.#file = { ...destination.file, fd: openToWrite(destination.file) }
+    return this.#file.fd
+  }
+
   #connect(addresses: SocketAddress[], shared = false): number {
     const { connectTimeoutMs } = this.#coordinator.parameters
     return connectTo(addresses, connectTimeoutMs, () => this.#coordinator.checkStopped(), shared)
@@ -137,7 +148,7 @@ class SourceRun {
     const { shm, tls, parameters } = this.#coordinator
     const shared = shm.channels > 1
     for (let id = 0; id < shm.channels; id++) {
-      if ('fd' in destination) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'channels over one descriptor')
+      if (!('addresses' in destination)) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'channels over one descriptor')
       const fd = this.#connect(destination.addresses, shared)
       const connection = this.#coordinator.own(makeConnection(fd, tls))
       const { connectTimeoutMs: timeoutMs } = parameters
@@ -254,6 +265,7 @@ class SourceRun {
     this.#writer.flush()
     this.#ram.countMain()
     this.#awaitWord()
+    if (this.#file) keepStream(this.#file, this.#file.fd)
     shm.succeed()
     this.#coordinator.setRemaining(0)
     const figures: Partial<Figures> = { downtime: performance.now() - stopped }

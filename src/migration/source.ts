@@ -17,7 +17,13 @@ import { DeviceSet } from '../vmstate/device-set.js'
 import { parseUuid } from '../wire/bytes.js'
 import { dialectOf } from '../wire/machine.js'
 import { Migration } from './migration.js'
-import { checkCompression, completeParameters, type MigrationParameters, sendMethodOptions } from './parameters.js'
+import {
+  checkCompression,
+  checkConnections,
+  completeParameters,
+  type MigrationParameters,
+  sendMethodOptions,
+} from './parameters.js'
 import { ProgramSave, programDevices } from './program-state.js'
 import { type SourcePlan, zeroPagesAt } from './source-coordinator.js'
 import type { MigrationStatistics } from './statistics.js'
@@ -180,7 +186,7 @@ export class MigrationSource extends Migration {
     this.#switchover = switchover
     const plan: SourcePlan = {
       ...extras,
-      destination: uri.transport === 'fd' ? { fd: uri.fd } : { addresses },
+      destination: destinationOf(uri, addresses),
       blocks: ram.map(({ handle }) => handle),
       machineType,
       ...(uuid === undefined ? {} : { uuid }),
@@ -228,14 +234,20 @@ export class MigrationSource extends Migration {
   }
 
   #checkTransport(uri: MigrationUri): void {
-    if (uri.transport !== 'fd') return
-    if (this.parameters.multifd) {
-      throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'fd: is one connection: switch multifd off, or use tcp: or unix:')
+    checkConnections(uri, this.parameters)
+    if (!this.parameters.returnPath) return
+    if (uri.transport === 'file') {
+      throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'a file gives no word back: switch the return path off')
     }
-    if (this.parameters.returnPath && !isStreamSocket(uri.fd)) {
+    if (uri.transport === 'fd' && !isStreamSocket(uri.fd)) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${uri.fd} is no socket: switch the return path off`)
     }
   }
+}
+
+function destinationOf(uri: MigrationUri, addresses: SocketAddress[]): SourcePlan['destination'] {
+  if (uri.transport === 'fd') return { fd: uri.fd }
+  return uri.transport === 'file' ? { file: uri } : { addresses }
 }
 
 function checkBlocks(guard: BlockGuard, threads: MigrationThreads): void {

@@ -47,7 +47,7 @@ export class Guest {
   }
 }
 
-export interface ReceiveGuestOptions extends ReceiveSnapshotOptions {
+export interface ReceiveGuestOptions extends Omit<ReceiveSnapshotOptions, 'offset'> {
   /**
    * Memory to receive into, by the names of the guest's blocks: of a guest that is needed no more, or a file's where a
    * block has more than 4 GiB. What it holds is overwritten. Other blocks get memory of their own.
