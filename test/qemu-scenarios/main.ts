@@ -1,0 +1,39 @@
+// npm run interop: runs every row of the table, and writes what came of it into docs/interop.md.
+//
+// With words of rows' names as arguments only those rows are run, and nothing is written.
+
+import { readFileSync, writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { endIdleThreads } from '../../src/index.js'
+import { findQemu, kvmWorks } from '../support/qemu/index.js'
+import { DOCUMENT, entriesOf, type Entry, withTable } from './document.js'
+import { outcome } from './outcome.js'
+import { ROWS } from './rows/index.js'
+
+const wanted = process.argv.slice(2)
+const rows = ROWS.filter(({ name }) => wanted.length === 0 || wanted.some((word) => name.includes(word)))
+const entries: Entry[] = []
+let failed = 0
+
+for (const row of rows) {
+  if (row.without !== undefined) entries.push(...entriesOf(row))
+  for (const run of row.runs) {
+    for (const version of run.old ? (['10.0', '7.2'] as const) : (['10.0'] as const)) {
+      const began = performance.now()
+      const seen = await outcome(run, version)
+      if (seen.result === 'fails') failed++
+      entries.push({ name: row.name, roles: run.roles.join(' '), version, ...seen })
+      const seconds = ((performance.now() - began) / 1000).toFixed(1)
+      console.log(`${row.name} [${run.roles.join(' ')}] QEMU ${version}: ${seen.result}: ${seen.seen} (${seconds} s)`)
+    }
+  }
+}
+await endIdleThreads()
+
+if (wanted.length === 0) {
+  const path = fileURLToPath(DOCUMENT)
+  const releases = (['7.2', '10.0'] as const).map((version) => findQemu(version)!.release)
+  writeFileSync(path, withTable(readFileSync(path, 'utf8'), entries, releases, kvmWorks() ? 'KVM' : 'TCG'))
+}
+console.log(`${entries.length} entries, ${failed} failed`)
+process.exitCode = failed === 0 ? 0 : 1
