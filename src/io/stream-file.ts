@@ -2,7 +2,7 @@
 
 import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync, rmSync, statSync } from 'node:fs'
 import { MultifdError } from '../errors.js'
-import { seekTo } from '../os/file.js'
+import { duplicate, seekTo } from '../os/file.js'
 
 /** Where in which file a stream is; `offset` in bytes. */
 export interface StreamPlace {
@@ -67,10 +67,9 @@ function openAt({ path, offset }: StreamPlace, flags: 'r' | 'a', prepare: (fd: n
     try {
       prepare(fd)
       if (offset > 0) seekTo(fd, offset)
-      return fd
-    } catch (error) {
+      return duplicate(fd)
+    } finally {
       closeSync(fd)
-      throw error
     }
   })
 }

@@ -243,9 +243,11 @@ class DestinationRun {
       case COMMAND.switchoverStart:
         this.#switchoverStart = true
         return
-      // Allowed, and without effect as long as the migration ends in precopy.
-      case COMMAND.postcopyAdvise:
-        return
+      // Once its postcopy has begun, a source that is refused has stopped its guest for good.
+      case COMMAND.postcopyAdvise: {
+        const message = `command ${name} of the source is not supported: switch its capability 'postcopy-ram' off`
+        throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', message)
+      }
       default:
         throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `command ${name} of the source is not supported`)
     }

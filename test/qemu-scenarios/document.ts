@@ -52,11 +52,19 @@ function merged(entries: readonly Entry[]): (Omit<Entry, 'version'> & { version:
 }
 
 /** The table's lines, taken apart. */
-export function readTable(text: string): { name: string; roles: string; versions: string[]; result: string; seen: string }[] {
+export function readTable(
+  text: string,
+): { name: string; roles: string; versions: string[]; result: string; seen: string }[] {
   const table = text.slice(text.indexOf(BEGIN), text.indexOf(END))
   return [...table.matchAll(/^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \| (.*) \|$/gm)].map(
     ([, name, roles, versions, result, seen]) => {
-      return { name: name!, roles: roles!, versions: versions!.split(', '), result: result!, seen: seen!.replaceAll('\\|', '|') }
+      return {
+        name: name!,
+        roles: roles!,
+        versions: versions!.split(', '),
+        result: result!,
+        seen: seen!.replaceAll('\\|', '|'),
+      }
     },
   )
 }

@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { endIdleThreads } from '../../src/index.js'
 import { findQemu, kvmWorks } from '../support/qemu/index.js'
-import { DOCUMENT, entriesOf, type Entry, withTable } from './document.js'
+import { DOCUMENT, type Entry, entriesOf, withTable } from './document.js'
 import { outcome } from './outcome.js'
 import { ROWS } from './rows/index.js'
 

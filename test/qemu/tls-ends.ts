@@ -51,7 +51,10 @@ export function makeCredentials(folder: string): Credentials {
   stranger.sign(outsider, 'client')
   return {
     ...{ friendly, named, hostile, outsider, anonymous: trusts('anonymous') },
-    ...{ psk: pskDirectory(join(folder, 'psk'), 'qemu', 'other'), wrongPsk: pskDirectory(join(folder, 'wrong'), 'qemu') },
+    ...{
+      psk: pskDirectory(join(folder, 'psk'), 'qemu', 'other'),
+      wrongPsk: pskDirectory(join(folder, 'wrong'), 'qemu'),
+    },
   }
 }
 

@@ -1,10 +1,19 @@
 // Descriptors instead of addresses: a socket's, and a file's.
 
 import { openSync } from 'node:fs'
-import { closeDescriptor } from '../../../src/os/socket.js'
-import { connectedPair } from '../../support/qemu/index.js'
+import { closeDescriptor, openPair } from '../../../src/os/socket.js'
 import type { Ground } from '../ground.js'
-import { atRest, bothEnd, goesOn, leaveQemu, letGo, receiverFor, sameMemory, sourceFor, startGuest } from '../passage.js'
+import {
+  atRest,
+  bothEnd,
+  goesOn,
+  leaveQemu,
+  letGo,
+  receiverFor,
+  sameMemory,
+  sourceFor,
+  startGuest,
+} from '../passage.js'
 import { type Result, type Row, works } from '../table.js'
 
 /** What a QEMU writes to: one of ours, which it gets over its QMP socket, and keeps. */
@@ -16,7 +25,7 @@ async function giveDescriptor(ground: Ground, descriptor: number) {
 }
 
 async function fromSocket(ground: Ground): Promise<Result> {
-  const [ours, theirs] = connectedPair(ground.path('socket'))
+  const [ours, theirs] = openPair()
   const original = await giveDescriptor(ground, theirs)
   const receiver = receiverFor(ground, {})
   await receiver.listen(`fd:${ours}`)
@@ -29,7 +38,7 @@ async function fromSocket(ground: Ground): Promise<Result> {
 
 async function toSocket(ground: Ground): Promise<Result> {
   const { guest } = await leaveQemu(ground)
-  const [ours, theirs] = connectedPair(ground.path('socket'))
+  const [ours, theirs] = openPair()
   const heir = await ground.start({ incoming: 'defer', descriptors: [theirs] })
   closeDescriptor(theirs)
   await heir.listen('fd:3')
@@ -62,7 +71,9 @@ async function toFile(ground: Ground): Promise<Result> {
   await heir.waitMigration()
   await sameMemory(guest, heir)
   await goesOn(heir)
-  return works('a stream that we wrote to a descriptor, and QEMU inherits; the memory is the same, and the guest goes on')
+  return works(
+    'a stream that we wrote to a descriptor, and QEMU inherits; the memory is the same, and the guest goes on',
+  )
 }
 
 export const DESCRIPTORS: readonly Row[] = [

@@ -5,11 +5,16 @@ import { enterQemu, leaveQemu, type Way } from '../passage.js'
 import { type Row, type Run, works } from '../table.js'
 
 /** There and back: QEMU → us over several passes, and us → QEMU over several passes. */
-export function roundTrip(seen: string, there: Way | ((path: (name: string) => string) => Way), back = there): Pick<Run, 'roles' | 'run'> {
+export function roundTrip(
+  seen: string,
+  there: Way | ((path: (name: string) => string) => Way),
+  back = there,
+): Pick<Run, 'roles' | 'run'> {
   return {
     roles: ['S', 'D'],
     async run(ground) {
-      const way = (choice: typeof there): Way => (typeof choice === 'function' ? choice((name) => ground.path(name)) : choice)
+      const way = (choice: typeof there): Way =>
+        typeof choice === 'function' ? choice((name) => ground.path(name)) : choice
       const { guest } = await leaveQemu(ground, way(there))
       await enterQemu(ground, guest, way(back))
       return works(seen)
@@ -32,7 +37,10 @@ export const PRECOPY: readonly Row[] = [
         old: true,
         covered: 'test/qemu/xbzrle.test.ts',
         async run(ground) {
-          const there = { ...unix((name) => ground.path(name)), qemu: { capabilities: ['xbzrle'], parameters: { 'max-bandwidth': 30e6 } } }
+          const there = {
+            ...unix((name) => ground.path(name)),
+            qemu: { capabilities: ['xbzrle'], parameters: { 'max-bandwidth': 30e6 } },
+          }
           const { guest, statistics } = await leaveQemu(ground, there)
           assert.ok(statistics.xbzrleCache && statistics.xbzrleCache.pages > 0)
           const sent = await enterQemu(ground, guest, { ...unix((name) => ground.path(name)), ours: { xbzrle: true } })

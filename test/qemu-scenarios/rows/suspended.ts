@@ -38,7 +38,9 @@ async function pass(ground: Ground, live: boolean): Promise<Result> {
   await heir.command('system_wakeup')
   await again
   assert.equal((await heir.step()).value, before.value + 1)
-  return works(`a guest that ${live ? 'sleeps' : 'sleeps, in a QEMU that is stopped,'} arrives suspended, and wakes up there`)
+  return works(
+    `a guest that ${live ? 'sleeps' : 'sleeps, in a QEMU that is stopped,'} arrives suspended, and wakes up there`,
+  )
 }
 
 export const SUSPENDED: readonly Row[] = [

@@ -1,9 +1,9 @@
-// Descriptors for a QEMU to have: connected pairs, and their way through its QMP socket.
+// Descriptors for a QEMU to have: their way through its QMP socket.
 
 import type { Socket } from 'node:net'
 import { libc } from '../../../src/os/libc.js'
 import { PinnedBuffer } from '../../../src/os/memory.js'
-import { acceptOne, closeDescriptor, openListener, startConnect, systemError, unixAddress } from '../../../src/os/socket.js'
+import { systemError } from '../../../src/os/socket.js'
 
 // struct msghdr, and struct cmsghdr with one descriptor behind it.
 const MESSAGE_SIZE = 56
@@ -12,20 +12,6 @@ const CONTROL_SIZE = 24
 const CONTROL_LENGTH = 20n
 const SOL_SOCKET = 1
 const SCM_RIGHTS = 1
-
-/** Two ends of a connection by their descriptors, which are the caller's; `path` is a socket's that is not there yet. */
-export function connectedPair(path: string): [number, number] {
-  const address = unixAddress(path)
-  const listener = openListener(address, 1)
-  try {
-    const { fd } = startConnect(address)
-    const other = acceptOne(listener)
-    if (other === undefined) throw new Error(`nobody connected to ${path}`)
-    return [fd, other]
-  } finally {
-    closeDescriptor(listener)
-  }
-}
 
 /** Writes text to a unix socket, and a descriptor with it (SCM_RIGHTS). */
 export function sendWithDescriptor(socket: Socket, text: string, descriptor: number): void {

@@ -63,7 +63,12 @@ export function guestBios(options: Partial<ProgramOptions> = {}): Buffer {
     [0x8e, 0xc0], // mov es, ax
     [0x8e, 0xd0], // mov ss, ax
   ].flat()
-  const powerManagement = [outl(pciAddress, piix4PmBase), outl(pciData, pmBase | 1), outl(pciAddress, piix4PmEnable), outl(pciData, 1)].flat()
+  const powerManagement = [
+    outl(pciAddress, piix4PmBase),
+    outl(pciData, pmBase | 1),
+    outl(pciAddress, piix4PmEnable),
+    outl(pciData, 1),
+  ].flat()
   const sleep = [
     [0xba, ...le32(pmBase + pm1Control)], // mov edx, PM1a_CNT
     [0xb8, ...le32(suspendToRam)], // mov eax, S3 and SLP_EN
