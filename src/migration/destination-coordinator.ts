@@ -9,7 +9,7 @@ import { openToRead, type StreamPlace } from '../io/stream-file.js'
 import { StreamReader } from '../io/stream-reader.js'
 import { hasZstd } from '../method/zstd.js'
 import { isOpen, POLL, pollDescriptors, shutdownRead } from '../os/socket.js'
-import type { LoadBlock } from '../ram/load-block.js'
+import { type LoadBlock, nothingCame } from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
 import { ADAPTIVE_ANSWER, ADAPTIVE_QUESTION } from '../wire/agreement.js'
 import { COMMAND, type Command, decodeCommand, decodePing } from '../wire/command.js'
@@ -28,6 +28,7 @@ import {
 } from '../wire/stream.js'
 import type { Vmdesc } from '../wire/vmdesc.js'
 import { Acceptor } from './acceptor.js'
+import { checkConfiguration } from './configuration.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
 import { CutShort, type DeviceState, readDeviceState } from './device-state.js'
 import type { LoadedState, LoadTarget } from './load-target.js'
@@ -126,7 +127,7 @@ class DestinationRun {
       decodeStreamHeader(this.#reader)
       const configuration = decodeConfiguration(this.#reader)
       const pageSize = configuration.pageBits === undefined ? DEFAULT_PAGE_SIZE : 2 ** configuration.pageBits
-      this.#checkConfiguration(configuration)
+      checkConfiguration(configuration, this.#plan.uuid, this.#coordinator.parameters)
       this.#dialect = dialectOf(configuration.machineType)
       for (const [id, connection] of channels.entries()) {
         const handOver: RecvConnection = { connection, pageSize }
@@ -188,21 +189,6 @@ class DestinationRun {
     this.#acceptor?.checkExtra()
     if (waitedMs < PROGRESS_MS) this.#coordinator.noteProgress()
     this.#coordinator.checkProgress(() => 'nothing came on any channel')
-  }
-
-  #checkConfiguration({ capabilities = [], uuid }: Configuration): void {
-    for (const name of capabilities) {
-      if (name === 'mapped-ram') {
-        throw new MultifdError(
-          'ERR_MULTIFD_MACHINE',
-          'it is a mapped-ram file, and no stream: a snapshot to be sent from, or inspected, where it lies',
-        )
-      }
-      throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `capability '${name}' of the source is not supported`)
-    }
-    if (uuid !== undefined && this.#plan.uuid !== undefined && uuid !== this.#plan.uuid) {
-      throw new MultifdError('ERR_MULTIFD_MACHINE', `uuid ${uuid} is not the expected ${this.#plan.uuid}`)
-    }
   }
 
   // Up to and including the RAM's last section.
@@ -296,7 +282,8 @@ class DestinationRun {
   }
 
   #setUpRam(configuration: Configuration, pageSize: number, total: number): LoadBlock[] {
-    const blocks = decodeRamSetup(this.#reader, total, { ignoreShared: false, mappedRam: false, pageSize })
+    const { ignoreShared } = this.#coordinator.parameters
+    const blocks = decodeRamSetup(this.#reader, total, { ignoreShared, mappedRam: false, pageSize })
     const loaded = this.#target.setUp({
       configuration,
       blocks,
@@ -364,7 +351,14 @@ class DestinationRun {
     const pluggable = devices.filter((name) => guest && /\/virtio-mem(-device-early)?$/.test(name))
     // A QEMU's block has the device's path before its own name, a program's that name alone.
     const paths = pluggable.map((name) => name.slice(0, name.lastIndexOf('/') + 1))
-    this.#ram!.checkComplete((idstr) => balloon || paths.some((path) => `${idstr}/`.startsWith(path)))
+    const { ignoreShared } = this.#coordinator.parameters
+    // A program's blocks say that they are shared; a QEMU does not, and of its shared ones nothing comes.
+    const left = (block: LoadBlock): boolean => {
+      return ignoreShared && (guest ? nothingCame(block) : block.inPlace?.shared === true)
+    }
+    this.#ram!.checkComplete((block) => {
+      return balloon || left(block) || paths.some((path) => `${block.idstr}/`.startsWith(path))
+    })
   }
 
   #loadedState(deviceState: Uint8Array): LoadedState {

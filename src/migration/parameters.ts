@@ -46,6 +46,11 @@ export interface MigrationParameters {
   zeroCopySend: boolean
   /** Both: encrypts every connection, and says who may be at its other end; undefined for plain ones. */
   tls: TlsOptions | undefined
+  /**
+   * Both: the pages of shared blocks stay where they are, for both sides map the same memory (capability
+   * x-ignore-shared).
+   */
+  ignoreShared: boolean
   /** Source: bytes a second, 0 for no limit. */
   maxBandwidth: number
   /** Source: longest time the program may stand still, ms, 0–2000000. */
@@ -96,6 +101,7 @@ export const DEFAULT_PARAMETERS: Readonly<MigrationParameters> = {
   pauseBeforeSwitchover: false,
   zeroCopySend: false,
   tls: undefined,
+  ignoreShared: false,
   maxBandwidth: 0,
   downtimeLimit: 300,
   autoConverge: false,
@@ -139,6 +145,7 @@ const RULES: Record<keyof MigrationParameters, Rule> = {
   pauseBeforeSwitchover: 'boolean',
   zeroCopySend: 'boolean',
   tls: checkTlsOptions,
+  ignoreShared: 'boolean',
   maxBandwidth: [0, Number.MAX_SAFE_INTEGER],
   downtimeLimit: [0, 2_000_000],
   autoConverge: 'boolean',

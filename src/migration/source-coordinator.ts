@@ -23,11 +23,13 @@ import {
   encodeSectionHeader,
   encodeSectionPart,
   encodeStreamHeader,
+  IGNORE_SHARED,
   SECTION,
 } from '../wire/stream.js'
 import { agreeOnMethod } from './agreement.js'
 import { Convergence } from './convergence.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
+import type { IgnoredShared } from './load-target.js'
 import type { SwitchoverAnswer } from './messages.js'
 import { RamSave } from './ram-save.js'
 import { ReturnPath } from './return-path.js'
@@ -58,6 +60,8 @@ export interface SourcePlan {
   switchoverStart: boolean
   /** Whether the destination says SWITCHOVER_ACK, and the program runs until then. */
   awaitAck: boolean
+  /** What is listed and not sent, where both sides leave shared memory where it is. */
+  ignoredShared?: IgnoredShared
 }
 
 export type SourceTask = CoordinatorTask & SourcePlan
@@ -87,10 +91,12 @@ class SourceRun {
     this.#writer = new StreamWriter(main)
     this.#returnPath = parameters.returnPath ? new ReturnPath(main) : undefined
     const detection = zeroPagesAt(parameters, plan.machineType)
-    const blocks = plan.blocks.map((handle) => RamBlock.from(handle))
-    if (parameters.multifd) this.#channels = new SendChannels(coordinator, blocks[0]!.pageSize, plan.blocks)
+    const sent = plan.blocks.filter(({ idstr }) => !plan.ignoredShared?.blocks.includes(idstr))
+    const { pageSize } = plan.blocks[0]!
+    if (parameters.multifd) this.#channels = new SendChannels(coordinator, pageSize, sent)
     this.#ram = new RamSave(coordinator, this.#writer, {
-      blocks,
+      blocks: sent.map((handle) => RamBlock.from(handle)),
+      pageSize,
       channels: this.#channels,
       flush: dialect.flush,
       findZeroPages: detection === 'coordinator',
@@ -165,10 +171,11 @@ class SourceRun {
   }
 
   #setUp(): void {
-    const { machineType, uuid, validateUuid, pageBits, blocks, ramSectionId } = this.#plan
+    const { machineType, uuid, validateUuid, pageBits, blocks, ramSectionId, ignoredShared } = this.#plan
     const writer = this.#writer
     const subsections = {
       ...(pageBits === undefined ? {} : { pageBits }),
+      ...(ignoredShared && { capabilities: [IGNORE_SHARED] }),
       ...(validateUuid && uuid !== undefined ? { uuid } : {}),
     }
     const configuration = { machineType, subsections }
@@ -186,7 +193,9 @@ class SourceRun {
     writer.putBytes(this.#plan.beforeRam)
     const introduction = { sectionId: ramSectionId, idstr: RAM_IDSTR, instanceId: 0, versionId: RAM_SECTION_VERSION }
     writer.commit(encodeSectionHeader(writer.view, writer.reserve(32), SECTION.start, introduction))
-    const entries = blocks.map(({ idstr, size }) => ({ idstr, usedLength: size }))
+    const entries = blocks.map(({ idstr, size: usedLength }) => {
+      return { idstr, usedLength, ...(ignoredShared && { guestAddress: ignoredShared.addresses[idstr] ?? 0 }) }
+    })
     writer.commit(encodeRamSetup(writer.view, writer.reserve(ramSetupSize(entries)), entries))
     this.#endSection()
     writer.putBytes(this.#plan.afterRam)

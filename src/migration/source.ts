@@ -16,6 +16,7 @@ import type { Device } from '../vmstate/device.js'
 import { DeviceSet } from '../vmstate/device-set.js'
 import { parseUuid } from '../wire/bytes.js'
 import { dialectOf } from '../wire/machine.js'
+import type { IgnoredShared } from './load-target.js'
 import { Migration } from './migration.js'
 import {
   checkCompression,
@@ -62,7 +63,7 @@ export interface MigrateOptions extends ProgramHooks {
 export interface StreamExtras
   extends Pick<
     SourcePlan,
-    'ramSectionId' | 'beforeRam' | 'afterRam' | 'switchoverStart' | 'validateUuid' | 'pageBits'
+    'ramSectionId' | 'beforeRam' | 'afterRam' | 'switchoverStart' | 'validateUuid' | 'pageBits' | 'ignoredShared'
   > {
   /** What follows the RAM's last section, verbatim, to the end of the stream. */
   deviceState: Uint8Array
@@ -173,6 +174,8 @@ export class MigrationSource extends Migration {
   ): Promise<MigrationStatistics> {
     const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid, faults } = this.#options
     const save = this.#extras ? undefined : new ProgramSave(this.#devices, ram[0]!.pageSize)
+    const ignoredShared = this.#ignoredShared()
+    const sent = ram.filter(({ idstr }) => !ignoredShared?.blocks.includes(idstr))
     const { deviceState, ...extras } = { deviceState: undefined, ...(this.#extras ?? save!.extras) }
     const switchover = new Switchover({
       hooks: options,
@@ -191,6 +194,7 @@ export class MigrationSource extends Migration {
       machineType,
       ...(uuid === undefined ? {} : { uuid }),
       awaitAck: this.#awaitsAck(machineType, options),
+      ...(ignoredShared && { ignoredShared }),
     }
     this.logger.info({ uri: formatUri(uri), channels: this.parameters.multifdChannels }, 'migrating')
     let completed = false
@@ -200,8 +204,8 @@ export class MigrationSource extends Migration {
         coordinator: new URL('../../workers/source.js', import.meta.url),
         channel: new URL('../../workers/send.js', import.meta.url),
         pageSize: ram[0]!.pageSize,
-        totalBytes: ram.reduce((sum, { size }) => sum + size, 0),
-        dirtyWords: ram.reduce((sum, { pages }) => sum + DirtyBitmap.words(pages), 0),
+        totalBytes: sent.reduce((sum, { size }) => sum + size, 0),
+        dirtyWords: sent.reduce((sum, { pages }) => sum + DirtyBitmap.words(pages), 0),
         startAtOnce: Math.max(2, availableParallelism()),
         plan,
         channelPlan: {
@@ -225,6 +229,12 @@ export class MigrationSource extends Migration {
     } finally {
       await switchover.end(completed)
     }
+  }
+
+  // A guest whose shared memory was left out has none to send.
+  #ignoredShared(): IgnoredShared | undefined {
+    if (this.#extras?.ignoredShared || !this.parameters.ignoreShared) return this.#extras?.ignoredShared
+    return { blocks: this.#options.ram.flatMap(({ idstr, shared }) => (shared ? [idstr] : [])), addresses: {} }
   }
 
   // A program that stands still anyway has nothing to wait for.

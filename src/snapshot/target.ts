@@ -39,6 +39,7 @@ import {
   encodeSectionHeader,
   encodeSectionPart,
   encodeStreamHeader,
+  IGNORE_SHARED,
   SECTION,
 } from '../wire/stream.js'
 import { MAPPED_RAM } from './file.js'
@@ -108,6 +109,10 @@ export class SnapshotTarget implements LoadTarget {
     if (this.#machineType !== undefined && configuration.machineType !== this.#machineType) {
       const message = `machine type '${configuration.machineType}' is not the expected '${this.#machineType}'`
       throw new MultifdError('ERR_MULTIFD_MACHINE', message)
+    }
+    if (configuration.capabilities?.includes(IGNORE_SHARED)) {
+      const message = 'shared memory that stays where it is can not be kept in a file: receive into memory'
+      throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', message)
     }
     this.#setup = setup
     const { machineType, capabilities: _, ...others } = configuration

@@ -8,6 +8,7 @@ import { IDENTITY } from './identity.js'
 import { MULTIFD } from './multifd.js'
 import { POSTCOPY } from './postcopy.js'
 import { PRECOPY } from './precopy.js'
+import { SHARED } from './shared.js'
 import { SUSPENDED } from './suspended.js'
 import { CPR_MODES, THROTTLED } from './throttle.js'
 import { TLS } from './tls.js'
@@ -24,6 +25,7 @@ export const ROWS: readonly Row[] = [
   ...THROTTLED,
   BAD_DESTINATION,
   ANALYZE,
+  SHARED,
   ...IDENTITY,
   ...CPR_MODES,
 ]
