@@ -37,6 +37,7 @@ t.test('tests that cover a row are there', async (t) => {
   }
 })
 
+t.setTimeout(290_000)
 t.test(`with QEMU ${VERSION}`, { jobs: 3, timeout: 280_000 }, async (t) => {
   if (!requireQemu(t, VERSION) || !requireOpenssl(t)) return
   for (const { name, runs } of ROWS) {

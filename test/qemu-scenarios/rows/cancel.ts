@@ -1,10 +1,10 @@
 // A source of ours that is cancelled in each of its states: the guest is whole, and goes to another QEMU afterwards.
 
 import assert from 'node:assert/strict'
-import type { MigrationStatus } from '../../../src/index.js'
+import type { MigrationSource, MigrationStatus } from '../../../src/index.js'
 import type { Qemu } from '../../support/qemu/index.js'
 import type { Ground } from '../ground.js'
-import { bothEnd, enterQemu, goesOn, leaveQemu, sameMemory, sourceFor, startHeir, type Way } from '../passage.js'
+import { bothEnd, enterQemu, goesOn, sameMemory, someGuest, sourceFor, startHeir, type Way } from '../passage.js'
 import { type Result, type Row, rejection, works } from '../table.js'
 
 const WAY: Way = { channels: 2 }
@@ -12,11 +12,9 @@ const WAY: Way = { channels: 2 }
 const NOWHERE = 'tcp:127.0.0.1:1'
 const WHERE_CANCELLED = 'cancelled; another QEMU has the memory afterwards, and the guest goes on'
 
-type Guest = Awaited<ReturnType<typeof leaveQemu>>['guest']
-
 /** Cancels as soon as the source is in a state; afterwards the guest goes to another QEMU. */
 async function cancelAt(ground: Ground, state: MigrationStatus, times = 1): Promise<Result> {
-  const { guest } = await leaveQemu(ground, WAY)
+  const guest = await someGuest(ground)
   const { uri } = await startHeir(ground, WAY)
   let resumed = 0
   const ours = { maxBandwidth: state === 'active' ? 10e6 : 0, pauseBeforeSwitchover: state === 'pre-switchover' }
@@ -36,7 +34,7 @@ async function cancelAt(ground: Ground, state: MigrationStatus, times = 1): Prom
 
 // Too late it may be, and then both sides say so.
 async function cancelInDevice(ground: Ground): Promise<Result> {
-  const { guest } = await leaveQemu(ground, WAY)
+  const guest = await someGuest(ground)
   const { heir, uri } = await startHeir(ground, WAY)
   const source = sourceFor(ground, guest, WAY)
   source.on('status', (status) => {
@@ -62,12 +60,12 @@ async function cancelInDevice(ground: Ground): Promise<Result> {
 async function cancelIn(
   ground: Ground,
   state: MigrationStatus,
-  reach: (guest: Guest, heir: { heir: Qemu; uri: string }, source: ReturnType<typeof sourceFor>) => Promise<unknown>,
+  reach: (source: MigrationSource, heir: { heir: Qemu; uri: string }) => Promise<unknown>,
 ): Promise<Result> {
-  const { guest } = await leaveQemu(ground, WAY)
+  const guest = await someGuest(ground)
   const heir = await startHeir(ground, WAY)
   const source = sourceFor(ground, guest, WAY)
-  await reach(guest, heir, source)
+  await reach(source, heir)
   assert.equal(source.status, state)
   source.cancel()
   assert.equal(source.status, state)
@@ -88,11 +86,9 @@ const STATES: Record<string, (ground: Ground) => Promise<Result>> = {
   'pre-switchover': (ground) => cancelAt(ground, 'pre-switchover'),
   device: cancelInDevice,
   completed: (ground) => {
-    return cancelIn(ground, 'completed', (_, { heir, uri }, source) =>
-      bothEnd(source.migrate(uri), heir.waitMigration()),
-    )
+    return cancelIn(ground, 'completed', (source, { heir, uri }) => bothEnd(source.migrate(uri), heir.waitMigration()))
   },
-  failed: (ground) => cancelIn(ground, 'failed', (_, __, source) => rejection(source.migrate(NOWHERE))),
+  failed: (ground) => cancelIn(ground, 'failed', (source) => rejection(source.migrate(NOWHERE))),
 }
 
 export const CANCEL: readonly Row[] = Object.entries(STATES).map(([state, run]) => ({
@@ -102,7 +98,7 @@ export const CANCEL: readonly Row[] = Object.entries(STATES).map(([state, run]) 
 
 /** Nobody listens: said at once, the program was never stopped, and the guest goes elsewhere. */
 async function badDestination(ground: Ground): Promise<Result> {
-  const { guest } = await leaveQemu(ground, WAY)
+  const guest = await someGuest(ground)
   const source = sourceFor(ground, guest, WAY)
   let stopped = false
   const { code } = await rejection(

@@ -7,10 +7,10 @@ import {
   atRest,
   bothEnd,
   goesOn,
-  leaveQemu,
   letGo,
   receiverFor,
   sameMemory,
+  someGuest,
   sourceFor,
   startGuest,
 } from '../passage.js'
@@ -37,7 +37,7 @@ async function fromSocket(ground: Ground): Promise<Result> {
 }
 
 async function toSocket(ground: Ground): Promise<Result> {
-  const { guest } = await leaveQemu(ground)
+  const guest = await someGuest(ground)
   const [ours, theirs] = openPair()
   const heir = await ground.start({ incoming: 'defer', descriptors: [theirs] })
   closeDescriptor(theirs)
@@ -61,7 +61,7 @@ async function fromFile(ground: Ground): Promise<Result> {
 }
 
 async function toFile(ground: Ground): Promise<Result> {
-  const { guest } = await leaveQemu(ground)
+  const guest = await someGuest(ground)
   const source = sourceFor(ground, guest, { ours: { returnPath: false } })
   await source.migrate(`fd:${openSync(ground.path('stream'), 'w')}`)
   const stream = openSync(ground.path('stream'), 'r')

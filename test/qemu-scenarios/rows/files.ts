@@ -16,10 +16,10 @@ import {
   atRest,
   bothEnd,
   goesOn,
-  leaveQemu,
   letGo,
   receiverFor,
   sameMemory,
+  someGuest,
   sourceFor,
   startGuest,
 } from '../passage.js'
@@ -102,7 +102,7 @@ async function badOffset(ground: Ground): Promise<Result> {
   const parameters = { multifd: false, returnPath: false }
   await using destination = new MigrationDestination({ ram: [block], parameters })
   const { code } = await rejection(destination.listen(uri))
-  const { guest } = await leaveQemu(ground)
+  const guest = await someGuest(ground)
   assert.equal((await rejection(sourceFor(ground, guest, { ours: parameters }).migrate(uri))).code, code)
   assert.equal(await qemu.status(), 'running')
   return works(`refused by QEMU and by us, \`${code}\``)
@@ -115,9 +115,10 @@ interface Mapped extends Files {
 
 /** QEMU → its file → us → QEMU; and us → our file → QEMU, with the same flavour at QEMU's side. */
 async function mapped(ground: Ground, how: Mapped): Promise<Result> {
-  const { live, channels: multifdChannels, directIo } = how
+  const { live, channels: multifdChannels, directIo, offset = 0 } = how
   const parameters = directIo ? { 'direct-io': true } : {}
   const path = ground.path('theirs')
+  if (offset > 0) writeFileSync(path, HEAD)
   const theirs = fileFor(path, constants.O_WRONLY | constants.O_CREAT, how)
   const original = await withDescriptors(theirs.hardware.descriptors, () =>
     startGuest(ground, { hardware: theirs.hardware }),
@@ -133,20 +134,22 @@ async function mapped(ground: Ground, how: Mapped): Promise<Result> {
   }
   await original.waitMigration()
   await atRest(original)
-  const { machineType, runState, ram } = inspectSnapshot(path)
+  const { machineType, runState, ram } = inspectSnapshot(path, { offset })
   assert.equal(machineType, original.machine)
   assert.equal(runState, live ? 'running' : 'paused')
   assert.equal(ram.blocks.find(({ idstr }) => idstr === 'pc.ram')?.size, original.memoryBytes)
 
   // Over sockets: into another QEMU, and into a file of ours.
   const heir = await ground.start({ incoming: 'defer' })
-  const sender = ground.own(new SnapshotSender(path, { parameters: { multifdChannels: 2 } }))
+  const sender = ground.own(new SnapshotSender(path, { offset, parameters: { multifdChannels: 2 } }))
   await bothEnd(sender.send(await heir.listen('tcp:127.0.0.1:0', { multifdChannels: 2 })), heir.waitMigration())
   await same(original, heir)
   const ours = ground.path('ours')
-  const receiver = ground.own(new SnapshotReceiver(ours, { parameters: { multifdChannels: 2 } }))
+  if (offset > 0) writeFileSync(ours, HEAD)
+  const receiver = ground.own(new SnapshotReceiver(ours, { offset, parameters: { multifdChannels: 2 } }))
   await sender.send(await receiver.listen('tcp:127.0.0.1:0'))
   await receiver.completed
+  if (offset > 0) for (const file of [path, ours]) headStays(file)
 
   const back = fileFor(ours, constants.O_RDONLY, how)
   const reader = await withDescriptors(back.hardware.descriptors, () =>
@@ -178,11 +181,11 @@ export const FILES: readonly Row[] = [
   { name: 'multifd/file/mapped-ram/dio', runs: [{ roles: ['F'], run: (ground) => mapped(ground, DIRECT) }] },
   {
     name: 'multifd/file/mapped-ram/fdset',
-    runs: [{ roles: ['F'], run: (ground) => mapped(ground, { channels: 4, set: true }) }],
+    runs: [{ roles: ['F'], run: (ground) => mapped(ground, { channels: 4, set: true, offset: OFFSET }) }],
   },
   {
     name: 'multifd/file/mapped-ram/fdset/dio',
-    runs: [{ roles: ['F'], run: (ground) => mapped(ground, { ...DIRECT, set: true }) }],
+    runs: [{ roles: ['F'], run: (ground) => mapped(ground, { ...DIRECT, set: true, offset: OFFSET }) }],
   },
 ]
 

@@ -12,10 +12,10 @@ import {
   bothEnd,
   enterQemu,
   goesOn,
-  leaveQemu,
   letGo,
   receiverFor,
   sameMemory,
+  someGuest,
   sourceFor,
   startGuest,
   startHeir,
@@ -139,7 +139,7 @@ async function theyCancel(ground: Ground): Promise<Result> {
 /** We cancel in the middle: the first QEMU gives up, and the second gets the guest. */
 async function weCancel(ground: Ground): Promise<Result> {
   const way: Way = { channels: CHANNELS }
-  const { guest } = await leaveQemu(ground, way)
+  const guest = await someGuest(ground)
   const { heir, uri } = await startHeir(ground, way)
   const source = sourceFor(ground, guest, { ...way, ours: { maxBandwidth: 10e6 } })
   source.on('status', (status) => {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { enterQemu, leaveQemu, type Way } from '../passage.js'
 import { type Row, type Run, works } from '../table.js'
 
-/** There and back: QEMU → us over several passes, and us → QEMU over several passes. */
+/** There and back: QEMU → us, and us → QEMU, over several passes each. */
 export function roundTrip(
   seen: string,
   there: Way | ((path: (name: string) => string) => Way),
@@ -22,7 +22,7 @@ export function roundTrip(
   }
 }
 
-export const SAME = 'several passes; the memory is the same, and the guest goes on'
+export const SAME = 'memory changes meanwhile, and is the same; the guest goes on'
 
 const unix = (path: (name: string) => string): Way => ({ address: `unix:${path('socket')}` })
 
@@ -45,7 +45,7 @@ export const PRECOPY: readonly Row[] = [
           assert.ok(statistics.xbzrleCache && statistics.xbzrleCache.pages > 0)
           const sent = await enterQemu(ground, guest, { ...unix((name) => ground.path(name)), ours: { xbzrle: true } })
           assert.ok(sent.xbzrleCache && sent.xbzrleCache.pages > 0)
-          return works('several passes, of changes; the memory is the same, and the guest goes on')
+          return works('pages go as what changed in them; the memory is the same, and the guest goes on')
         },
       },
     ],

@@ -7,10 +7,10 @@ import {
   atRest,
   bothEnd,
   goesOn,
-  leaveQemu,
   mainRam,
   receiverFor,
   sameMemory,
+  someGuest,
   sourceFor,
   startGuest,
   startHeir,
@@ -23,7 +23,7 @@ const BANDWIDTH = 100e6
 const THROTTLE = 95
 
 async function weThrottle(ground: Ground): Promise<Result> {
-  const { guest } = await leaveQemu(ground)
+  const guest = await someGuest(ground)
   const { heir, uri } = await startHeir(ground)
   const ours = {
     ...{ maxBandwidth: BANDWIDTH, downtimeLimit: 20, autoConverge: true },

@@ -5,14 +5,15 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Guest, GuestReceiver } from '../../../src/index.js'
+import { GuestReceiver } from '../../../src/index.js'
 import type { TlsOptions } from '../../../src/tls/options.js'
 import { addCredentials, type Credentials, makeCredentials, type QemuTls, tlsParameters } from '../../qemu/tls-ends.js'
 import { onProcessEnd, type Qemu } from '../../support/qemu/index.js'
 import { CLIENT_NAME, SERVER_HOST } from '../../support/tls/credentials.js'
 import type { Ground } from '../ground.js'
-import { enterQemu, leaveQemu, sourceFor, startGuest, startHeir, type Way } from '../passage.js'
+import { enterQemu, leaveQemu, someGuest, sourceFor, startGuest, startHeir, type Way } from '../passage.js'
 import { type Result, type Row, type Run, rejection, works } from '../table.js'
+import { SAME } from './precopy.js'
 
 /** Both directions of one scenario: what the QEMU has, and what we have. */
 interface Ends {
@@ -60,7 +61,7 @@ function accepted(scenario: Scenario, how: Connecting): Run {
       const { from, receive, send, to } = scenario(credentials())
       const { guest } = await leaveQemu(ground, { ...wayOf(ground, how, receive, from), prepare: give(from, 'client') })
       await enterQemu(ground, guest, { ...wayOf(ground, how, send, to), prepare: give(to, 'server') })
-      return works('encrypted, several passes; the memory is the same, and the guest goes on')
+      return works(`encrypted; ${SAME}`)
     },
   }
 }
@@ -104,10 +105,6 @@ async function refusedByThem(ground: Ground, { send, to }: Ends, how: Connecting
   const theirs = await Promise.race([heir.exited, heir.queryMigrate().catch(() => heir.exited)])
   assert.ok(!('status' in theirs) || theirs.status !== 'completed')
   return works('no migration: our source says so, and QEMU has no guest')
-}
-
-async function someGuest(ground: Ground): Promise<Guest> {
-  return (await leaveQemu(ground)).guest
 }
 
 const PSK: Scenario = ({ psk }) => ({
