@@ -2,14 +2,13 @@
 
 import type { QemuVersion } from '../support/qemu/index.js'
 import type { Outcome } from './outcome.js'
-import type { Row } from './table.js'
+import { NONE, type Row } from './table.js'
 
 /** Compiled, this file is two folders deeper. */
 export const DOCUMENT = new URL('../../../docs/interop.md', import.meta.url)
 
 const BEGIN = '<!-- npm run interop: from here to the end mark -->'
 const END = '<!-- npm run interop: end -->'
-const NONE = '–'
 
 /** A line of the table. */
 export type Entry = { name: string; roles: string; version: QemuVersion | typeof NONE } & Outcome
@@ -51,20 +50,12 @@ function merged(entries: readonly Entry[]): (Omit<Entry, 'version'> & { version:
   return lines
 }
 
-/** The table's lines, taken apart. */
-export function readTable(
-  text: string,
-): { name: string; roles: string; versions: string[]; result: string; seen: string }[] {
+/** The table's entries. */
+export function readTable(text: string): Entry[] {
   const table = text.slice(text.indexOf(BEGIN), text.indexOf(END))
-  return [...table.matchAll(/^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \| (.*) \|$/gm)].map(
-    ([, name, roles, versions, result, seen]) => {
-      return {
-        name: name!,
-        roles: roles!,
-        versions: versions!.split(', '),
-        result: result!,
-        seen: seen!.replaceAll('\\|', '|'),
-      }
-    },
-  )
+  const lines = [...table.matchAll(/^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \| (.*) \|$/gm)]
+  return lines.flatMap(([, name, roles, versions = '', result, text = '']) => {
+    const seen = text.replaceAll('\\|', '|')
+    return versions.split(', ').map((version) => ({ name, roles, version, result, seen }) as Entry)
+  })
 }

@@ -1,14 +1,15 @@
 // npm run interop: runs every row of the table, and writes what came of it into docs/interop.md.
 //
-// With words of rows' names as arguments only those rows are run, and nothing is written.
+// With words of rows' names as arguments only those rows are run, and their lines replaced.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { endIdleThreads } from '../../src/index.js'
 import { findQemu, kvmWorks } from '../support/qemu/index.js'
-import { DOCUMENT, type Entry, entriesOf, withTable } from './document.js'
+import { DOCUMENT, type Entry, entriesOf, readTable, withTable } from './document.js'
 import { outcome } from './outcome.js'
 import { ROWS } from './rows/index.js'
+import { versionsOf } from './table.js'
 
 const wanted = process.argv.slice(2)
 const rows = ROWS.filter(({ name }) => wanted.length === 0 || wanted.some((word) => name.includes(word)))
@@ -18,7 +19,7 @@ let failed = 0
 for (const row of rows) {
   if (row.without !== undefined) entries.push(...entriesOf(row))
   for (const run of row.runs) {
-    for (const version of run.old ? (['10.0', '7.2'] as const) : (['10.0'] as const)) {
+    for (const version of versionsOf(run)) {
       const began = performance.now()
       const seen = await outcome(run, version)
       if (seen.result === 'fails') failed++
@@ -30,10 +31,12 @@ for (const row of rows) {
 }
 await endIdleThreads()
 
-if (wanted.length === 0) {
-  const path = fileURLToPath(DOCUMENT)
-  const releases = (['7.2', '10.0'] as const).map((version) => findQemu(version)!.release)
-  writeFileSync(path, withTable(readFileSync(path, 'utf8'), entries, releases, kvmWorks() ? 'KVM' : 'TCG'))
-}
+const path = fileURLToPath(DOCUMENT)
+const text = readFileSync(path, 'utf8')
+const others = wanted.length === 0 ? [] : readTable(text).filter(({ name }) => !rows.some((row) => row.name === name))
+const order = ROWS.map(({ name }) => name)
+const all = [...others, ...entries].sort((one, other) => order.indexOf(one.name) - order.indexOf(other.name))
+const releases = (['7.2', '10.0'] as const).map((version) => findQemu(version)!.release)
+writeFileSync(path, withTable(text, all, releases, kvmWorks() ? 'KVM' : 'TCG'))
 console.log(`${entries.length} entries, ${failed} failed`)
 process.exitCode = failed === 0 ? 0 : 1

@@ -1,6 +1,7 @@
 // What a row of the table is: a scenario of QEMU's own migration tests, and what came of it with us at one of the ends.
 
 import { MultifdError } from '../../src/index.js'
+import type { QemuVersion } from '../support/qemu/index.js'
 import type { Ground } from './ground.js'
 
 /** Where a peer of ours stands: source, destination, reader or writer of the file, or driven by QMP. */
@@ -20,6 +21,8 @@ export interface Run {
   covered?: string
   /** Whether QEMU 7.2 has what it needs, and is run as well. */
   old?: true
+  /** Whether there is no QEMU in it. */
+  alone?: true
   /** Throws where the scenario fails. */
   run(ground: Ground): Promise<Result>
 }
@@ -30,6 +33,14 @@ export interface Row {
   runs: readonly Run[]
   /** Why no peer of ours has a part in it; there are no runs then. */
   without?: string
+}
+
+export const NONE = '–'
+
+/** The versions of QEMU that a run is done with. */
+export function versionsOf({ alone, old }: Run): readonly (QemuVersion | typeof NONE)[] {
+  if (alone) return [NONE]
+  return old ? ['10.0', '7.2'] : ['10.0']
 }
 
 export function works(seen: string): Result {

@@ -79,7 +79,11 @@ function compressed(method: 'zlib' | 'zstd'): Run {
 /** A method that wants hardware: refused as a parameter here, and in a packet that says it is of that method. */
 function hardware(method: 'qatzip' | 'qpl' | 'uadk'): Row {
   const parameters = { multifdCompression: method } as unknown as Partial<MigrationParameters>
-  const roles = (role: 'S' | 'D', attempt: () => unknown): Run => ({ roles: [role], run: () => refusedByName(attempt) })
+  const roles = (role: 'S' | 'D', attempt: () => unknown): Run => ({
+    roles: [role],
+    alone: true,
+    run: () => refusedByName(attempt),
+  })
   return {
     name: `multifd/tcp/plain/${method}`,
     runs: [roles('S', () => completeParameters(parameters)), roles('D', () => takePacket(MULTIFD_FLAG[method]))],

@@ -69,14 +69,17 @@ async function weAreAsked(ground: Ground, wanted: Wanted, command?: string): Pro
 
 function row(name: string, wanted: Wanted = {}): Row {
   const theirs: Run = { roles: ['D'], run: (ground) => theyWant(ground, wanted) }
-  return { name: `postcopy/${name}`, runs: [theirs, { roles: ['S'], run: (ground) => weAreAsked(ground, wanted) }] }
+  return {
+    name: `postcopy/${name}`,
+    runs: [theirs, { roles: ['S'], alone: true, run: (ground) => weAreAsked(ground, wanted) }],
+  }
 }
 
 // What can not be begun can not be taken up again.
 function recovery(name: string, wanted: Wanted = {}): Row {
   return {
     name: `postcopy/${name}`,
-    runs: [{ roles: ['S', 'D'], run: (ground) => weAreAsked(ground, wanted, 'migrate-recover') }],
+    runs: [{ roles: ['S', 'D'], alone: true, run: (ground) => weAreAsked(ground, wanted, 'migrate-recover') }],
   }
 }
 

@@ -59,7 +59,12 @@ async function weThrottle(ground: Ground): Promise<Result> {
 async function theyThrottle(ground: Ground): Promise<Result> {
   const receiver = receiverFor(ground, {})
   const original = await startGuest(ground)
-  const parameters = { 'max-bandwidth': 20e6, 'downtime-limit': 1, 'cpu-throttle-initial': THROTTLE }
+  const parameters = {
+    'max-bandwidth': 20e6,
+    'downtime-limit': 1,
+    'cpu-throttle-initial': THROTTLE,
+    'throttle-trigger-threshold': 1,
+  }
   await original.migrate({ uri: await receiver.listen('tcp:127.0.0.1:0'), capabilities: ['auto-converge'], parameters })
   const deadline = Date.now() + 60_000
   while (((await original.queryMigrate())['cpu-throttle-percentage'] ?? 0) === 0) {
