@@ -16,7 +16,7 @@ export default function run(task: Task): ThreadOutcome {
 }
 
 function makeTarget({ target, toProgram }: Task, coordinator: Coordinator): LoadTarget {
-  if (target.kind === 'snapshot') return new SnapshotTarget(target.path, target.machineType)
+  if (target.kind === 'snapshot') return new SnapshotTarget(target.path, target.machineType, target.offset)
   if (target.kind === 'memory') {
     const given = target.blocks.map((handle) => RamBlock.from(handle))
     const completed = (image: GuestImage): void => toProgram.postMessage({ type: 'image', image })

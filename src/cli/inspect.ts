@@ -4,6 +4,7 @@ import type { Command } from 'commander'
 import { MultifdError } from '../errors.js'
 import { inspectSnapshot, type SnapshotInfo } from '../snapshot/inspect.js'
 import { bytes, kebabKeys, printable, table } from './format.js'
+import { offsetOption } from './options.js'
 import { errorObject, failure, printJson } from './report.js'
 
 const EXAMPLES = `
@@ -16,11 +17,12 @@ export function inspectCommand(program: Command): void {
     .command('inspect')
     .description("tell what a snapshot holds, this command's or QEMU's own (mapped-ram)")
     .argument('<file>', 'the snapshot')
+    .addOption(offsetOption('where in FILE the snapshot begins'))
     .option('--json', 'print one JSON object; sizes in bytes')
     .addHelpText('after', EXAMPLES)
-    .action((file: string, { json }: { json?: true }) => {
+    .action((file: string, { json, offset }: { json?: true; offset?: number }) => {
       try {
-        const info = inspectSnapshot(file)
+        const info = inspectSnapshot(file, offset === undefined ? {} : { offset })
         if (json) printJson(kebabKeys(info) as object)
         else process.stdout.write(`${describe(info)}\n`)
       } catch (thrown) {

@@ -60,6 +60,11 @@ export function byteCount(text: string): number {
   return value
 }
 
+/** Where in a file a snapshot begins. */
+export function offsetOption(description: string): Option {
+  return new Option('--offset <bytes>', `${description}, such as 4096 or 1M`).argParser(byteCount)
+}
+
 /** Seconds as an option's value, kept as milliseconds. */
 export function seconds(minimumMs: number): (text: string) => number {
   return (text) => {

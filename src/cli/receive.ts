@@ -10,7 +10,7 @@ import {
 } from '../migration/parameters.js'
 import { SnapshotReceiver } from '../snapshot/receive.js'
 import { partialPath } from '../snapshot/target.js'
-import { type CommonOptions, commonParameters, secondsOption, withCommonOptions } from './options.js'
+import { type CommonOptions, commonParameters, offsetOption, secondsOption, withCommonOptions } from './options.js'
 import { conduct, makeLogger, say } from './report.js'
 import { type DestinationTlsFlags, tlsParameter, withDestinationTls } from './tls.js'
 
@@ -19,6 +19,7 @@ interface Options extends CommonOptions, DestinationTlsFlags {
   machineType?: string
   compression: MigrationParameters['multifdCompression']
   helloTimeout: number
+  offset?: number
   allowMissingPages?: true
 }
 
@@ -26,6 +27,7 @@ const EXAMPLES = `
 Examples:
   multifd receive tcp:127.0.0.1:4444 --output guest.snapshot --channels 4
   multifd receive unix:/tmp/migrate.sock -o guest.snapshot --no-multifd
+  multifd receive file:guest.stream -o guest.snapshot --no-multifd
 
 It waits for one migration. In QEMU's monitor, for the first example:
   migrate_set_capability multifd on
@@ -40,7 +42,7 @@ export function receiveCommand(program: Command): void {
   const command = program
     .command('receive')
     .description('receive a running QEMU (or a multifd source) into a snapshot file')
-    .argument('<uri>', 'where to listen: tcp:HOST:PORT, unix:PATH or fd:N')
+    .argument('<uri>', 'where to listen: tcp:HOST:PORT, unix:PATH or fd:N; or file:PATH[,offset=N], a stream in a file')
     .requiredOption('-o, --output <file>', 'the snapshot; it has this name once it is whole')
   withCommonOptions(command, 'refuse a guest with another uuid')
     .addOption(
@@ -48,6 +50,7 @@ export function receiveCommand(program: Command): void {
         .choices(COMPRESSIONS)
         .default(DESTINATION_DEFAULTS.multifdCompression),
     )
+    .addOption(offsetOption('where in FILE the snapshot begins; what it has before stays'))
     .option('--machine-type <name>', 'refuse a guest of another machine type')
     .addOption(
       secondsOption(
@@ -64,7 +67,7 @@ export function receiveCommand(program: Command): void {
 }
 
 function prepare(uri: string, options: Options) {
-  const { output, uuid, machineType } = options
+  const { output, uuid, machineType, offset } = options
   const receiver = new SnapshotReceiver(output, {
     parameters: {
       ...commonParameters(options),
@@ -76,12 +79,14 @@ function prepare(uri: string, options: Options) {
     allowMissingPages: options.allowMissingPages ?? false,
     ...(uuid === undefined ? {} : { uuid }),
     ...(machineType === undefined ? {} : { machineType }),
+    ...(offset === undefined ? {} : { offset }),
   })
   return {
     migration: receiver,
     verb: 'receiving',
     async work(signal: AbortSignal) {
-      say(`listening on ${await receiver.listen(uri, { signal })}`)
+      const from = await receiver.listen(uri, { signal })
+      say(`${from.startsWith('file:') ? 'reading' : 'listening on'} ${from}`)
       return await receiver.completed
     },
     outcome: () => output,

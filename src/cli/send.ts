@@ -9,7 +9,15 @@ import {
   ZERO_PAGE_DETECTIONS,
 } from '../migration/parameters.js'
 import { SnapshotSender } from '../snapshot/send.js'
-import { byteCount, type CommonOptions, commonParameters, secondsOption, whole, withCommonOptions } from './options.js'
+import {
+  byteCount,
+  type CommonOptions,
+  commonParameters,
+  offsetOption,
+  secondsOption,
+  whole,
+  withCommonOptions,
+} from './options.js'
 import { conduct, makeLogger } from './report.js'
 import { type SourceTlsFlags, tlsParameter, withSourceTls } from './tls.js'
 
@@ -24,6 +32,7 @@ interface Options extends CommonOptions, SourceTlsFlags {
   compressionLevel?: number
   connectTimeout: number
   completionTimeout: number
+  offset?: number
 }
 
 const EXAMPLES = `
@@ -45,8 +54,12 @@ export function sendCommand(program: Command): void {
     .command('send')
     .description('send a snapshot to a QEMU that was started with -incoming (or to a multifd destination)')
     .argument('<file>', 'the snapshot')
-    .argument('<uri>', 'where the destination listens: tcp:HOST:PORT, unix:PATH or fd:N')
+    .argument(
+      '<uri>',
+      'where the destination listens: tcp:HOST:PORT, unix:PATH or fd:N; or file:PATH[,offset=N], for the stream',
+    )
   withCommonOptions(command, "the guest's uuid, which the destination must have too")
+    .addOption(offsetOption('where in FILE the snapshot begins'))
     .option('--no-return-path', 'do not ask the destination for its word, for peers that can not give it')
     .addOption(
       new Option('--max-bandwidth <bytes>', 'bytes a second, such as 500M; 0: no limit')
@@ -94,7 +107,7 @@ export function sendCommand(program: Command): void {
 }
 
 function prepare(file: string, uri: string, options: Options) {
-  const { returnPath, maxBandwidth, zeroPageDetection, uuid } = options
+  const { returnPath, maxBandwidth, zeroPageDetection, uuid, offset } = options
   const compression = compressionParameters(options)
   const { xbzrle = false, xbzrleCacheSize } = options
   if (xbzrleCacheSize !== undefined && !xbzrle) {
@@ -116,6 +129,7 @@ function prepare(file: string, uri: string, options: Options) {
     },
     logger: makeLogger(options),
     ...(uuid === undefined ? {} : { uuid }),
+    ...(offset === undefined ? {} : { offset }),
   })
   return {
     migration: sender.source,

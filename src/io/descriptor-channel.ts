@@ -263,7 +263,7 @@ export class DescriptorChannel implements Channel {
     const syscall = what === 'write to' ? 'sendmsg' : 'recvmsg'
     const gone = peerGone(this.name, number, syscall)
     if (gone) return gone
-    if (number === ERRNO.fault && what === 'read from') {
+    if ((number === ERRNO.fault && what === 'read from') || number === ERRNO.noSpace) {
       const message = `${describe(this.name)}: ${NO_ROOM}`
       return new MultifdError('ERR_MULTIFD_FILE', message, {
         channel: this.name,

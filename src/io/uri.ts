@@ -10,11 +10,18 @@ export type MigrationUri =
   | { transport: 'tcp'; host: string; port: number }
   | { transport: 'unix'; path: string }
   | { transport: 'fd'; fd: number }
+  /** The stream begins at `offset`, bytes. */
+  | { transport: 'file'; path: string; offset: number }
 
-const NOT_BUILT = new Set(['exec', 'file', 'vsock', 'rdma'])
+/** One that stands for a socket's address. */
+export type SocketUri = Extract<MigrationUri, { transport: 'tcp' | 'unix' }>
+
+const NOT_BUILT = new Set(['exec', 'vsock', 'rdma'])
+const OFFSET = ',offset='
+const UNITS: Record<string, number> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 }
 
 /**
- * Parses `tcp:HOST:PORT`, `unix:PATH` or `fd:N`. An empty host is every address (to listen on) or this machine.
+ * Parses `tcp:HOST:PORT`, `unix:PATH`, `fd:N` or `file:PATH[,offset=N]`. An empty host is every address (to listen on) or this machine.
  *
  * @throws MultifdError ERR_MULTIFD_UNSUPPORTED for QEMU's other transports, ERR_MULTIFD_ARGUMENT for what is none
  */
@@ -23,7 +30,10 @@ export function parseUri(text: string): MigrationUri {
   const scheme = colon < 0 ? '' : text.slice(0, colon)
   const rest = text.slice(colon + 1)
   if (NOT_BUILT.has(scheme)) {
-    throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `'${scheme}:' URIs are not supported yet; use tcp:, unix: or fd:`)
+    throw new MultifdError(
+      'ERR_MULTIFD_UNSUPPORTED',
+      `'${scheme}:' URIs are not supported yet; use tcp:, unix:, fd: or file:`,
+    )
   }
   if (scheme === 'tcp') {
     const match = /^(?:\[([^\]]*)\]|([^:]*)):(\d+)$/.exec(rest)
@@ -40,7 +50,24 @@ export function parseUri(text: string): MigrationUri {
     if (!/^\d{1,9}$/.test(rest)) throw bad(text, "fd:N, with an open descriptor's number")
     return { transport: 'fd', fd: Number(rest) }
   }
-  throw bad(text, 'tcp:HOST:PORT, unix:PATH or fd:N')
+  if (scheme === 'file') return parseFile(text, rest)
+  throw bad(text, 'tcp:HOST:PORT, unix:PATH, fd:N or file:PATH')
+}
+
+function parseFile(text: string, rest: string): MigrationUri {
+  const at = rest.indexOf(OFFSET)
+  const path = at < 0 ? rest : rest.slice(0, at)
+  const offset = at < 0 ? 0 : parseOffset(rest.slice(at + OFFSET.length))
+  if (path === '' || offset === undefined)
+    throw bad(text, 'file:PATH[,offset=N], with N in bytes, such as 4096, 0x1000 or 1M')
+  return { transport: 'file', path, offset }
+}
+
+function parseOffset(text: string): number | undefined {
+  const [, decimal, unit = ''] = /^(\d+)([kmgt]?)$/i.exec(text) ?? []
+  const hexadecimal = /^0x[0-9a-f]+$/i.test(text)
+  const offset = hexadecimal ? Number(text) : Number(decimal) * UNITS[unit.toLowerCase()]!
+  return Number.isSafeInteger(offset) ? offset : undefined
 }
 
 function bad(text: string, wanted: string): MultifdError {
@@ -51,18 +78,19 @@ function bad(text: string, wanted: string): MultifdError {
 export function formatUri(uri: MigrationUri): string {
   if (uri.transport === 'unix') return `unix:${uri.path}`
   if (uri.transport === 'fd') return `fd:${uri.fd}`
+  if (uri.transport === 'file') return `file:${uri.path}${uri.offset === 0 ? '' : OFFSET + uri.offset}`
   return `tcp:${uri.host.includes(':') ? `[${uri.host}]` : uri.host}:${uri.port}`
 }
 
 /**
- * The socket addresses of a tcp or unix URI, in the order to try them.
+ * The socket addresses of a URI, in the order to try them; none of one that is no socket's.
  *
  * @param forListening decides what an empty host means
  * @throws MultifdError ERR_MULTIFD_CONNECT or ERR_MULTIFD_LISTEN when the host's name is not known
  */
 export async function resolveUri(uri: MigrationUri, forListening: boolean): Promise<SocketAddress[]> {
   if (uri.transport === 'unix') return [unixAddress(uri.path)]
-  if (uri.transport === 'fd') return []
+  if (uri.transport !== 'tcp') return []
   const host = uri.host !== '' ? uri.host : forListening ? '0.0.0.0' : '127.0.0.1'
   const toAddress = (address: string, family: number): SocketAddress =>
     family === 6 ? inet6Address(address, uri.port) : inetAddress(address, uri.port)

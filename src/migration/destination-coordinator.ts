@@ -5,10 +5,11 @@ import { noteLoaded, type ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
 import type { Channel } from '../io/channel.js'
 import { type Connection, makeConnection, shakeHands } from '../io/connection.js'
+import { openToRead, type StreamPlace } from '../io/stream-file.js'
 import { StreamReader } from '../io/stream-reader.js'
 import { hasZstd } from '../method/zstd.js'
 import { isOpen, POLL, pollDescriptors, shutdownRead } from '../os/socket.js'
-import type { LoadBlock } from '../ram/load-block.js'
+import { type LoadBlock, nothingCame } from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
 import { ADAPTIVE_ANSWER, ADAPTIVE_QUESTION } from '../wire/agreement.js'
 import { COMMAND, type Command, decodeCommand, decodePing } from '../wire/command.js'
@@ -27,6 +28,7 @@ import {
 } from '../wire/stream.js'
 import type { Vmdesc } from '../wire/vmdesc.js'
 import { Acceptor } from './acceptor.js'
+import { checkConfiguration } from './configuration.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
 import { CutShort, type DeviceState, readDeviceState } from './device-state.js'
 import type { LoadedState, LoadTarget } from './load-target.js'
@@ -44,8 +46,8 @@ const THREAD_NAME = 'mig/dst/main'
 
 /** Where the source comes from. */
 export interface DestinationPlan {
-  /** A listening descriptor, or an inherited one that is connected already. */
-  from: { listener: number } | { fd: number }
+  /** A listening descriptor, an inherited one that is connected already, or a file with a stream. */
+  from: { listener: number } | { fd: number } | { file: StreamPlace }
   /** Checked in every initial packet and in the configuration, when given. */
   uuid?: string
   /** Lets pages be missing at the end, as where a guest's balloon gave them back. */
@@ -81,7 +83,7 @@ let rehearsed = false
 
 // Unless a source is there already, which would wait for it. Returns whether all went well.
 function rehearsedFor(task: DestinationTask): boolean {
-  if (rehearsed || 'fd' in task.from) return true
+  if (rehearsed || !('listener' in task.from)) return true
   const [waiting] = pollDescriptors([{ fd: task.from.listener, events: POLL.in }], 0)
   if (waiting !== 0) return true
   let image: GuestImage | undefined
@@ -125,7 +127,7 @@ class DestinationRun {
       decodeStreamHeader(this.#reader)
       const configuration = decodeConfiguration(this.#reader)
       const pageSize = configuration.pageBits === undefined ? DEFAULT_PAGE_SIZE : 2 ** configuration.pageBits
-      this.#checkConfiguration(configuration)
+      checkConfiguration(configuration, this.#plan.uuid, this.#coordinator.parameters)
       this.#dialect = dialectOf(configuration.machineType)
       for (const [id, connection] of channels.entries()) {
         const handOver: RecvConnection = { connection, pageSize }
@@ -154,9 +156,10 @@ class DestinationRun {
     const { helloTimeoutMs } = parameters
     let main: Connection
     let channels: Connection[] = []
-    if ('fd' in from) {
-      if (!isOpen(from.fd)) throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${from.fd} is not open`)
-      main = makeConnection(from.fd, tls)
+    if (!('listener' in from)) {
+      const fd = 'file' in from ? openToRead(from.file) : from.fd
+      if (!isOpen(fd)) throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${fd} is not open`)
+      main = makeConnection(fd, tls)
     } else {
       this.#acceptor = new Acceptor({
         listener: from.listener,
@@ -186,21 +189,6 @@ class DestinationRun {
     this.#acceptor?.checkExtra()
     if (waitedMs < PROGRESS_MS) this.#coordinator.noteProgress()
     this.#coordinator.checkProgress(() => 'nothing came on any channel')
-  }
-
-  #checkConfiguration({ capabilities = [], uuid }: Configuration): void {
-    for (const name of capabilities) {
-      if (name === 'mapped-ram') {
-        throw new MultifdError(
-          'ERR_MULTIFD_MACHINE',
-          'the stream is a mapped-ram file, which is not sent over a socket',
-        )
-      }
-      throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `capability '${name}' of the source is not supported`)
-    }
-    if (uuid !== undefined && this.#plan.uuid !== undefined && uuid !== this.#plan.uuid) {
-      throw new MultifdError('ERR_MULTIFD_MACHINE', `uuid ${uuid} is not the expected ${this.#plan.uuid}`)
-    }
   }
 
   // Up to and including the RAM's last section.
@@ -241,9 +229,11 @@ class DestinationRun {
       case COMMAND.switchoverStart:
         this.#switchoverStart = true
         return
-      // Allowed, and without effect as long as the migration ends in precopy.
-      case COMMAND.postcopyAdvise:
-        return
+      // Once its postcopy has begun, a source that is refused has stopped its guest for good.
+      case COMMAND.postcopyAdvise: {
+        const message = `command ${name} of the source is not supported: switch its capability 'postcopy-ram' off`
+        throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', message)
+      }
       default:
         throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `command ${name} of the source is not supported`)
     }
@@ -292,7 +282,8 @@ class DestinationRun {
   }
 
   #setUpRam(configuration: Configuration, pageSize: number, total: number): LoadBlock[] {
-    const blocks = decodeRamSetup(this.#reader, total, { ignoreShared: false, mappedRam: false, pageSize })
+    const { ignoreShared } = this.#coordinator.parameters
+    const blocks = decodeRamSetup(this.#reader, total, { ignoreShared, mappedRam: false, pageSize })
     const loaded = this.#target.setUp({
       configuration,
       blocks,
@@ -360,7 +351,14 @@ class DestinationRun {
     const pluggable = devices.filter((name) => guest && /\/virtio-mem(-device-early)?$/.test(name))
     // A QEMU's block has the device's path before its own name, a program's that name alone.
     const paths = pluggable.map((name) => name.slice(0, name.lastIndexOf('/') + 1))
-    this.#ram!.checkComplete((idstr) => balloon || paths.some((path) => `${idstr}/`.startsWith(path)))
+    const { ignoreShared } = this.#coordinator.parameters
+    // A program's blocks say that they are shared; a QEMU does not, and of its shared ones nothing comes.
+    const left = (block: LoadBlock): boolean => {
+      return ignoreShared && (guest ? nothingCame(block) : block.inPlace?.shared === true)
+    }
+    this.#ram!.checkComplete((block) => {
+      return balloon || left(block) || paths.some((path) => `${block.idstr}/`.startsWith(path))
+    })
   }
 
   #loadedState(deviceState: Uint8Array): LoadedState {

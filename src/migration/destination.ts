@@ -2,6 +2,7 @@
 
 import { MultifdError } from '../errors.js'
 import { Listener } from '../io/listener.js'
+import { checkStreamFile } from '../io/stream-file.js'
 import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js'
 import type { Logger } from '../log.js'
 import type { SocketAddress } from '../os/socket.js'
@@ -12,7 +13,7 @@ import { parseUuid } from '../wire/bytes.js'
 import type { DestinationPlan } from './destination-coordinator.js'
 import type { GuestImage } from './memory-target.js'
 import { type Cancellation, Migration } from './migration.js'
-import { checkCompression, completeParameters, type MigrationParameters } from './parameters.js'
+import { checkCompression, checkConnections, completeParameters, type MigrationParameters } from './parameters.js'
 import { ProgramLoad, programDevices } from './program-state.js'
 import { PROGRAM_MACHINE_TYPE } from './source.js'
 import type { MigrationStatistics } from './statistics.js'
@@ -21,7 +22,7 @@ import type { MigrationThreads } from './threads.js'
 /** What the worker receives into: see workers/destination.ts. */
 export type TargetPlan =
   | { kind: 'program'; blocks: RamBlockHandle[]; machineType: string }
-  | { kind: 'snapshot'; path: string; machineType: string | undefined }
+  | { kind: 'snapshot'; path: string; machineType: string | undefined; offset: number }
   | { kind: 'memory'; machineType: string | undefined; blocks: RamBlockHandle[] }
 
 export interface ReceiveOptions {
@@ -87,10 +88,10 @@ export class Receiver extends Migration {
   }
 
   /**
-   * Starts to listen on a tcp or unix URI, or to read an inherited descriptor.
+   * Starts to listen on a tcp or unix URI, or to read an inherited descriptor or a file with a stream.
    *
    * @returns the URI with the real port, once connections are accepted
-   * @throws MultifdError ERR_MULTIFD_LISTEN, ERR_MULTIFD_ARGUMENT, ERR_MULTIFD_UNSUPPORTED; ERR_MULTIFD_STATE when it
+   * @throws MultifdError ERR_MULTIFD_LISTEN, ERR_MULTIFD_FILE, ERR_MULTIFD_ARGUMENT, ERR_MULTIFD_UNSUPPORTED; ERR_MULTIFD_STATE when it
    * listens already, or adopted memory has grown
    */
   async listen(uri: string, { signal }: { signal?: AbortSignal } = {}): Promise<string> {
@@ -104,9 +105,7 @@ export class Receiver extends Migration {
   }
 
   async #listen(parsed: MigrationUri, { signal, release }: Cancellation): Promise<string> {
-    if (parsed.transport === 'fd' && this.parameters.multifd) {
-      throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'fd: is one connection: switch multifd off, or use tcp: or unix:')
-    }
+    checkConnections(parsed, this.parameters)
     checkCompression(this.parameters)
     const addresses = await resolveUri(parsed, true)
     if (!this.state.running) await this.settled()
@@ -196,6 +195,10 @@ export class Receiver extends Migration {
   #open(uri: MigrationUri, addresses: SocketAddress[]): DestinationPlan['from'] {
     this.#listener = undefined
     if (uri.transport === 'fd') return { fd: uri.fd }
+    if (uri.transport === 'file') {
+      checkStreamFile(uri)
+      return { file: uri }
+    }
     this.#listener = Listener.open(uri, addresses, Math.max(128, this.parameters.multifdChannels + 1))
     const { tls } = this.parameters
     if (!this.#listener.loopback && (!tls || tls.verifyPeer === false)) {

@@ -29,6 +29,14 @@ export interface LoadedState {
   deviceState: Uint8Array
 }
 
+/** What a source leaves where it is: memory that both sides map. */
+export interface IgnoredShared {
+  /** Names of the blocks whose pages are not sent. */
+  blocks: string[]
+  /** Guest addresses of the blocks, by their names; a program's have none. */
+  addresses: Record<string, number>
+}
+
 export interface LoadTarget {
   /** Whether device sections are kept as they are; otherwise they are loaded into devices, which the target knows. */
   readonly keepsDeviceState: boolean

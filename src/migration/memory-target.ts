@@ -3,15 +3,17 @@
 
 import { MultifdError } from '../errors.js'
 import { ALLOCATE_MAX, RamBlock, type RamBlockHandle } from '../ram/block.js'
-import { type LoadBlock, MemoryLoadBlock } from '../ram/load-block.js'
+import { type LoadBlock, MemoryLoadBlock, nothingCame } from '../ram/load-block.js'
 import { PageRuns } from '../shm/page-runs.js'
-import type { Configuration } from '../wire/stream.js'
-import type { LoadedState, LoadSetup, LoadTarget } from './load-target.js'
+import { type Configuration, IGNORE_SHARED } from '../wire/stream.js'
+import type { IgnoredShared, LoadedState, LoadSetup, LoadTarget } from './load-target.js'
 
 /** A guest as it came: its memory, and the rest of its stream verbatim. */
 export interface GuestImage extends LoadedState, Pick<LoadSetup, 'pageSize' | 'ramSectionId' | 'beforeRam' | 'uuid'> {
   configuration: Configuration
   blocks: RamBlockHandle[]
+  /** Where the source left shared memory out: the blocks of which nothing came. */
+  ignoredShared?: IgnoredShared
 }
 
 export class MemoryTarget implements LoadTarget {
@@ -58,9 +60,22 @@ export class MemoryTarget implements LoadTarget {
 
   complete(state: LoadedState): void {
     const { configuration, pageSize, ramSectionId, beforeRam, uuid } = this.#setup!
-    for (const block of this.#blocks) if (this.#given.includes(block.inPlace)) clearTheRest(block)
+    const ignoredShared = this.#ignored()
+    for (const block of this.#blocks) {
+      const { inPlace, idstr } = block
+      if (this.#given.includes(inPlace) && !ignoredShared?.blocks.includes(idstr)) clearTheRest(block)
+    }
     const blocks = this.#blocks.map(({ inPlace }) => inPlace.handle)
-    this.#completed({ configuration, pageSize, ramSectionId, beforeRam, uuid, blocks, ...state })
+    const ignored = ignoredShared && { ignoredShared }
+    this.#completed({ configuration, pageSize, ramSectionId, beforeRam, uuid, blocks, ...ignored, ...state })
+  }
+
+  #ignored(): IgnoredShared | undefined {
+    const { configuration, blocks } = this.#setup!
+    if (!configuration.capabilities?.includes(IGNORE_SHARED)) return undefined
+    const addresses = blocks.map(({ idstr, guestAddress = 0 }) => [idstr, guestAddress] as const)
+    const absent = this.#blocks.filter(nothingCame)
+    return { blocks: absent.map(({ idstr }) => idstr), addresses: Object.fromEntries(addresses) }
   }
 
   close(): void {

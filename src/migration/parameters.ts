@@ -1,6 +1,7 @@
 // A migration's parameters and capabilities: QEMU's names in camelCase, QEMU's ranges, and our defaults.
 
 import { MultifdError } from '../errors.js'
+import type { MigrationUri } from '../io/uri.js'
 import type { SendMethodOptions } from '../method/methods.js'
 import { zstdImplementation } from '../method/zstd.js'
 import { checkTlsOptions, type TlsOptions } from '../tls/options.js'
@@ -45,6 +46,11 @@ export interface MigrationParameters {
   zeroCopySend: boolean
   /** Both: encrypts every connection, and says who may be at its other end; undefined for plain ones. */
   tls: TlsOptions | undefined
+  /**
+   * Both: the pages of shared blocks stay where they are, for both sides map the same memory (capability
+   * x-ignore-shared).
+   */
+  ignoreShared: boolean
   /** Source: bytes a second, 0 for no limit. */
   maxBandwidth: number
   /** Source: longest time the program may stand still, ms, 0–2000000. */
@@ -95,6 +101,7 @@ export const DEFAULT_PARAMETERS: Readonly<MigrationParameters> = {
   pauseBeforeSwitchover: false,
   zeroCopySend: false,
   tls: undefined,
+  ignoreShared: false,
   maxBandwidth: 0,
   downtimeLimit: 300,
   autoConverge: false,
@@ -138,6 +145,7 @@ const RULES: Record<keyof MigrationParameters, Rule> = {
   pauseBeforeSwitchover: 'boolean',
   zeroCopySend: 'boolean',
   tls: checkTlsOptions,
+  ignoreShared: 'boolean',
   maxBandwidth: [0, Number.MAX_SAFE_INTEGER],
   downtimeLimit: [0, 2_000_000],
   autoConverge: 'boolean',
@@ -208,6 +216,16 @@ export function changedWhileRunning(now: MigrationParameters, next: MigrationPar
  */
 export function checkCompression({ multifdCompression }: MigrationParameters): void {
   if (multifdCompression === 'zstd') zstdImplementation()
+}
+
+/** @throws MultifdError ERR_MULTIFD_ARGUMENT for what needs more connections than a URI gives, or another kind */
+export function checkConnections({ transport }: MigrationUri, { multifd, tls }: MigrationParameters): void {
+  if (transport !== 'fd' && transport !== 'file') return
+  if (multifd) {
+    const text = `${transport}: is one connection: switch multifd off, or use tcp: or unix:`
+    throw new MultifdError('ERR_MULTIFD_ARGUMENT', text)
+  }
+  if (transport === 'file' && tls) throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'file: has no other end for TLS')
 }
 
 /** What a source's channels are told. */

@@ -89,14 +89,14 @@ export class RamLoad {
   /**
    * Checks that every page of every block came at least once.
    *
-   * @param mayLack whether a block may lack pages: its device has memory that is unplugged or given back
+   * @param mayLack whether a block may lack pages: it is shared, or its device has memory that is unplugged or given back
    * @throws MultifdError ERR_MULTIFD_BLOCK
    */
-  checkComplete(mayLack: (idstr: string) => boolean): void {
+  checkComplete(mayLack: (block: LoadBlock) => boolean): void {
     for (const block of this.#blocks!) {
       excuseDiscarded(block)
       const { received } = block
-      if (received.full || mayLack(block.idstr)) continue
+      if (received.full || mayLack(block)) continue
       const missing = block.pages - received.count()
       const first = received.next(0, false) * block.pageSize
       const message =

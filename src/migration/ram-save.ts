@@ -18,6 +18,8 @@ const WAIT_MS = 100
 
 export interface RamSaveOptions {
   blocks: RamBlock[]
+  /** Bytes of a target page. */
+  pageSize: number
   /** Undefined for the single-channel stream. */
   channels: SendChannels | undefined
   /** Where the barrier's mark stands: see protocol, "barriers". */
@@ -47,7 +49,7 @@ export class RamSave {
     this.#coordinator = coordinator
     this.#writer = writer
     this.#options = options
-    this.pageSize = options.blocks[0]!.pageSize
+    this.pageSize = options.pageSize
     const { memory } = coordinator.shm.handle
     this.#kernel = pageKernel(memory)
     let at = coordinator.shm.dirtyAt

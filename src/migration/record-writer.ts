@@ -17,6 +17,8 @@ const ID_MAX = 8 + 256
 
 export interface RecordWriterOptions {
   blocks: RamBlock[]
+  /** Bytes of a target page. */
+  pageSize: number
   findZeroPages: boolean
 }
 
@@ -41,8 +43,8 @@ export class RecordWriter {
     this.#writer = writer
     this.#pace = pace
     this.#findZeroPages = options.findZeroPages
-    this.#countEvery = portionPages(maxBandwidth, options.blocks[0]!.pageSize, COUNT_EVERY)
-    this.#xbzrle = xbzrle ? new XbzrleSave(options.blocks, xbzrleCacheSize) : undefined
+    this.#countEvery = portionPages(maxBandwidth, options.pageSize, COUNT_EVERY)
+    this.#xbzrle = xbzrle && options.blocks.length > 0 ? new XbzrleSave(options.blocks, xbzrleCacheSize) : undefined
   }
 
   /** @param last whether no pass follows it */

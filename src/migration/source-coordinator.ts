@@ -6,6 +6,7 @@ import { MultifdError } from '../errors.js'
 import type { Channel } from '../io/channel.js'
 import { connectTo } from '../io/connect.js'
 import { makeConnection, openChannel, shakeHands } from '../io/connection.js'
+import { dropStream, keepStream, openToWrite, type StreamPlace } from '../io/stream-file.js'
 import { StreamWriter } from '../io/stream-writer.js'
 import { monotonicMs } from '../os/clock.js'
 import { isOpen, type SocketAddress } from '../os/socket.js'
@@ -22,11 +23,13 @@ import {
   encodeSectionHeader,
   encodeSectionPart,
   encodeStreamHeader,
+  IGNORE_SHARED,
   SECTION,
 } from '../wire/stream.js'
 import { agreeOnMethod } from './agreement.js'
 import { Convergence } from './convergence.js'
 import { Coordinator, type CoordinatorTask } from './coordinator.js'
+import type { IgnoredShared } from './load-target.js'
 import type { SwitchoverAnswer } from './messages.js'
 import { RamSave } from './ram-save.js'
 import { ReturnPath } from './return-path.js'
@@ -40,8 +43,8 @@ const ALIVE_MS = 2000
 
 /** What is migrated, and to whom. */
 export interface SourcePlan {
-  /** Where to connect, or the inherited descriptor that is connected already. */
-  destination: { addresses: SocketAddress[] } | { fd: number }
+  /** Where to connect, the inherited descriptor that is connected already, or the file that keeps the stream. */
+  destination: { addresses: SocketAddress[] } | { fd: number } | { file: StreamPlace }
   blocks: RamBlockHandle[]
   machineType: string
   /** Sent in the initial packets; in the configuration too if the destination is to check it. */
@@ -57,6 +60,8 @@ export interface SourcePlan {
   switchoverStart: boolean
   /** Whether the destination says SWITCHOVER_ACK, and the program runs until then. */
   awaitAck: boolean
+  /** What is listed and not sent, where both sides leave shared memory where it is. */
+  ignoredShared?: IgnoredShared
 }
 
 export type SourceTask = CoordinatorTask & SourcePlan
@@ -74,6 +79,8 @@ class SourceRun {
   readonly #returnPath: ReturnPath | undefined
   readonly #channels: SendChannels | undefined
   #aliveAt = 0
+  // That the stream goes into.
+  #file: (StreamPlace & { fd: number }) | undefined
 
   constructor(coordinator: Coordinator, plan: SourcePlan) {
     const { parameters } = coordinator
@@ -84,10 +91,12 @@ class SourceRun {
     this.#writer = new StreamWriter(main)
     this.#returnPath = parameters.returnPath ? new ReturnPath(main) : undefined
     const detection = zeroPagesAt(parameters, plan.machineType)
-    const blocks = plan.blocks.map((handle) => RamBlock.from(handle))
-    if (parameters.multifd) this.#channels = new SendChannels(coordinator, blocks[0]!.pageSize, plan.blocks)
+    const sent = plan.blocks.filter(({ idstr }) => !plan.ignoredShared?.blocks.includes(idstr))
+    const { pageSize } = plan.blocks[0]!
+    if (parameters.multifd) this.#channels = new SendChannels(coordinator, pageSize, sent)
     this.#ram = new RamSave(coordinator, this.#writer, {
-      blocks,
+      blocks: sent.map((handle) => RamBlock.from(handle)),
+      pageSize,
       channels: this.#channels,
       flush: dialect.flush,
       findZeroPages: detection === 'coordinator',
@@ -101,6 +110,7 @@ class SourceRun {
       this.#passes()
       this.#switchover()
     } catch (error) {
+      if (this.#file) dropStream(this.#file)
       throw this.#betterReason(error)
     } finally {
       this.#ram.stop()
@@ -108,9 +118,8 @@ class SourceRun {
   }
 
   #connectMain(): Channel {
-    const { destination } = this.#plan
     const { tls, parameters } = this.#coordinator
-    const fd = 'fd' in destination ? destination.fd : this.#connect(destination.addresses)
+    const fd = this.#descriptor()
     if (!isOpen(fd)) throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${fd} is not open`)
     const main = this.#coordinator.openMain(makeConnection(fd, tls), (waitedMs) => {
       this.#coordinator.checkStopped()
@@ -125,6 +134,14 @@ class SourceRun {
     return main
   }
 
+  #descriptor(): number {
+    const { destination } = this.#plan
+    if ('fd' in destination) return destination.fd
+    if ('addresses' in destination) return this.#connect(destination.addresses)
+    this.#file = { ...destination.file, fd: openToWrite(destination.file) }
+    return this.#file.fd
+  }
+
   #connect(addresses: SocketAddress[], shared = false): number {
     const { connectTimeoutMs } = this.#coordinator.parameters
     return connectTo(addresses, connectTimeoutMs, () => this.#coordinator.checkStopped(), shared)
@@ -137,7 +154,7 @@ class SourceRun {
     const { shm, tls, parameters } = this.#coordinator
     const shared = shm.channels > 1
     for (let id = 0; id < shm.channels; id++) {
-      if ('fd' in destination) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'channels over one descriptor')
+      if (!('addresses' in destination)) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'channels over one descriptor')
       const fd = this.#connect(destination.addresses, shared)
       const connection = this.#coordinator.own(makeConnection(fd, tls))
       const { connectTimeoutMs: timeoutMs } = parameters
@@ -154,10 +171,11 @@ class SourceRun {
   }
 
   #setUp(): void {
-    const { machineType, uuid, validateUuid, pageBits, blocks, ramSectionId } = this.#plan
+    const { machineType, uuid, validateUuid, pageBits, blocks, ramSectionId, ignoredShared } = this.#plan
     const writer = this.#writer
     const subsections = {
       ...(pageBits === undefined ? {} : { pageBits }),
+      ...(ignoredShared && { capabilities: [IGNORE_SHARED] }),
       ...(validateUuid && uuid !== undefined ? { uuid } : {}),
     }
     const configuration = { machineType, subsections }
@@ -175,7 +193,9 @@ class SourceRun {
     writer.putBytes(this.#plan.beforeRam)
     const introduction = { sectionId: ramSectionId, idstr: RAM_IDSTR, instanceId: 0, versionId: RAM_SECTION_VERSION }
     writer.commit(encodeSectionHeader(writer.view, writer.reserve(32), SECTION.start, introduction))
-    const entries = blocks.map(({ idstr, size }) => ({ idstr, usedLength: size }))
+    const entries = blocks.map(({ idstr, size: usedLength }) => {
+      return { idstr, usedLength, ...(ignoredShared && { guestAddress: ignoredShared.addresses[idstr] ?? 0 }) }
+    })
     writer.commit(encodeRamSetup(writer.view, writer.reserve(ramSetupSize(entries)), entries))
     this.#endSection()
     writer.putBytes(this.#plan.afterRam)
@@ -254,6 +274,7 @@ class SourceRun {
     this.#writer.flush()
     this.#ram.countMain()
     this.#awaitWord()
+    if (this.#file) keepStream(this.#file, this.#file.fd)
     shm.succeed()
     this.#coordinator.setRemaining(0)
     const figures: Partial<Figures> = { downtime: performance.now() - stopped }

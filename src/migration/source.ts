@@ -16,8 +16,15 @@ import type { Device } from '../vmstate/device.js'
 import { DeviceSet } from '../vmstate/device-set.js'
 import { parseUuid } from '../wire/bytes.js'
 import { dialectOf } from '../wire/machine.js'
+import type { IgnoredShared } from './load-target.js'
 import { Migration } from './migration.js'
-import { checkCompression, completeParameters, type MigrationParameters, sendMethodOptions } from './parameters.js'
+import {
+  checkCompression,
+  checkConnections,
+  completeParameters,
+  type MigrationParameters,
+  sendMethodOptions,
+} from './parameters.js'
 import { ProgramSave, programDevices } from './program-state.js'
 import { type SourcePlan, zeroPagesAt } from './source-coordinator.js'
 import type { MigrationStatistics } from './statistics.js'
@@ -56,7 +63,7 @@ export interface MigrateOptions extends ProgramHooks {
 export interface StreamExtras
   extends Pick<
     SourcePlan,
-    'ramSectionId' | 'beforeRam' | 'afterRam' | 'switchoverStart' | 'validateUuid' | 'pageBits'
+    'ramSectionId' | 'beforeRam' | 'afterRam' | 'switchoverStart' | 'validateUuid' | 'pageBits' | 'ignoredShared'
   > {
   /** What follows the RAM's last section, verbatim, to the end of the stream. */
   deviceState: Uint8Array
@@ -167,6 +174,8 @@ export class MigrationSource extends Migration {
   ): Promise<MigrationStatistics> {
     const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid, faults } = this.#options
     const save = this.#extras ? undefined : new ProgramSave(this.#devices, ram[0]!.pageSize)
+    const ignoredShared = this.#ignoredShared()
+    const sent = ram.filter(({ idstr }) => !ignoredShared?.blocks.includes(idstr))
     const { deviceState, ...extras } = { deviceState: undefined, ...(this.#extras ?? save!.extras) }
     const switchover = new Switchover({
       hooks: options,
@@ -180,11 +189,12 @@ export class MigrationSource extends Migration {
     this.#switchover = switchover
     const plan: SourcePlan = {
       ...extras,
-      destination: uri.transport === 'fd' ? { fd: uri.fd } : { addresses },
+      destination: destinationOf(uri, addresses),
       blocks: ram.map(({ handle }) => handle),
       machineType,
       ...(uuid === undefined ? {} : { uuid }),
       awaitAck: this.#awaitsAck(machineType, options),
+      ...(ignoredShared && { ignoredShared }),
     }
     this.logger.info({ uri: formatUri(uri), channels: this.parameters.multifdChannels }, 'migrating')
     let completed = false
@@ -194,8 +204,8 @@ export class MigrationSource extends Migration {
         coordinator: new URL('../../workers/source.js', import.meta.url),
         channel: new URL('../../workers/send.js', import.meta.url),
         pageSize: ram[0]!.pageSize,
-        totalBytes: ram.reduce((sum, { size }) => sum + size, 0),
-        dirtyWords: ram.reduce((sum, { pages }) => sum + DirtyBitmap.words(pages), 0),
+        totalBytes: sent.reduce((sum, { size }) => sum + size, 0),
+        dirtyWords: sent.reduce((sum, { pages }) => sum + DirtyBitmap.words(pages), 0),
         startAtOnce: Math.max(2, availableParallelism()),
         plan,
         channelPlan: {
@@ -221,6 +231,12 @@ export class MigrationSource extends Migration {
     }
   }
 
+  // A guest whose shared memory was left out has none to send.
+  #ignoredShared(): IgnoredShared | undefined {
+    if (this.#extras?.ignoredShared || !this.parameters.ignoreShared) return this.#extras?.ignoredShared
+    return { blocks: this.#options.ram.flatMap(({ idstr, shared }) => (shared ? [idstr] : [])), addresses: {} }
+  }
+
   // A program that stands still anyway has nothing to wait for.
   #awaitsAck(machineType: string, { stop }: MigrateOptions): boolean {
     if (!this.parameters.switchoverAck || !stop) return false
@@ -228,14 +244,20 @@ export class MigrationSource extends Migration {
   }
 
   #checkTransport(uri: MigrationUri): void {
-    if (uri.transport !== 'fd') return
-    if (this.parameters.multifd) {
-      throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'fd: is one connection: switch multifd off, or use tcp: or unix:')
+    checkConnections(uri, this.parameters)
+    if (!this.parameters.returnPath) return
+    if (uri.transport === 'file') {
+      throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'a file gives no word back: switch the return path off')
     }
-    if (this.parameters.returnPath && !isStreamSocket(uri.fd)) {
+    if (uri.transport === 'fd' && !isStreamSocket(uri.fd)) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${uri.fd} is no socket: switch the return path off`)
     }
   }
+}
+
+function destinationOf(uri: MigrationUri, addresses: SocketAddress[]): SourcePlan['destination'] {
+  if (uri.transport === 'fd') return { fd: uri.fd }
+  return uri.transport === 'file' ? { file: uri } : { addresses }
 }
 
 function checkBlocks(guard: BlockGuard, threads: MigrationThreads): void {

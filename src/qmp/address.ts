@@ -32,6 +32,8 @@ function known(uri: string): string {
 }
 
 function uriOf(address: MigrationAddress): string {
+  if (address.transport === 'file')
+    return formatUri({ transport: 'file', path: address.filename, offset: address.offset })
   if (address.transport !== 'socket') throw new QmpError(`transport '${address.transport}' is not supported`)
   const { transport, type, ...rest } = address
   for (const [name, value] of Object.entries(rest)) {
@@ -50,6 +52,7 @@ function uriOf(address: MigrationAddress): string {
 export function socketAddress(uri: MigrationUri): object[] {
   if (uri.transport === 'unix') return [{ type: 'unix', path: uri.path }]
   if (uri.transport === 'fd') return [{ type: 'fd', str: String(uri.fd) }]
+  if (uri.transport === 'file') return []
   const { host, port } = uri
   const family = host.includes(':') ? { ipv6: true } : { ipv4: true }
   return [{ type: 'inet', host: host === '' ? '0.0.0.0' : host, port: String(port), ...family }]

@@ -3,7 +3,7 @@
 import { EventEmitter } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
 import { MultifdError } from '../errors.js'
-import { type MigrationUri, parseUri } from '../io/uri.js'
+import { type MigrationUri, parseUri, type SocketUri } from '../io/uri.js'
 import { QmpError, type QmpErrorClass } from './error.js'
 import { JsonStream } from './json-stream.js'
 
@@ -168,8 +168,9 @@ function notQmp(reason?: string): MultifdError {
   return new MultifdError('ERR_MULTIFD_PROTOCOL', `what answers is no QMP${reason === undefined ? '' : `: ${reason}`}`)
 }
 
-function uriOf(where: string): Exclude<MigrationUri, { transport: 'fd' }> {
-  const uri: MigrationUri = /^(tcp|unix|fd):/.test(where) ? parseUri(where) : { transport: 'unix', path: where }
-  if (uri.transport === 'fd') throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'QMP is at unix:PATH or tcp:HOST:PORT')
+function uriOf(where: string): SocketUri {
+  const uri: MigrationUri = /^(tcp|unix|fd|file):/.test(where) ? parseUri(where) : { transport: 'unix', path: where }
+  if (uri.transport !== 'tcp' && uri.transport !== 'unix')
+    throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'QMP is at unix:PATH or tcp:HOST:PORT')
   return uri
 }

@@ -21,7 +21,7 @@ export const CAPABILITIES = {
   'dirty-bitmaps': undefined,
   'postcopy-blocktime': undefined,
   'late-block-activate': undefined,
-  'x-ignore-shared': undefined,
+  'x-ignore-shared': 'ignoreShared',
   'validate-uuid': undefined,
   'background-snapshot': undefined,
   'zero-copy-send': 'zeroCopySend',

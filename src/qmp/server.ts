@@ -45,7 +45,8 @@ export class QmpServer {
    */
   async listen(uri: string): Promise<string> {
     const parsed = parseUri(uri)
-    if (parsed.transport === 'fd') throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'QMP listens on tcp: or unix:')
+    if (parsed.transport !== 'tcp' && parsed.transport !== 'unix')
+      throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'QMP listens on tcp: or unix:')
     // Loads what checks arguments: a tenth of a second, which programs that do not listen are spared.
     const { Session } = await import('./session.js')
     if (this.#closed) throw new MultifdError('ERR_MULTIFD_STATE', 'the QMP server is closed')

@@ -32,6 +32,8 @@ export interface RamBlockHandle {
   sparse?: DiscardManagerHandle
   /** The mapped file: where its holes can be asked for, or, with `populated`, where its pages are and stay as they are. */
   file?: FilePlace
+  /** See {@link MapFileOptions.shared}. */
+  shared?: boolean
 }
 
 /** What every block can be made with. */
@@ -54,6 +56,11 @@ export interface MapFileOptions extends RamBlockOptions {
   offset?: number
   /** Whether the memory may be written, and the file made or lengthened. Default true. */
   writable?: boolean
+  /**
+   * Whether both sides of a migration map the region: with the parameter `ignoreShared` its pages stay where they are.
+   * Default false.
+   */
+  shared?: boolean
   /** Bytes of a target page. Default 4096. */
   pageSize?: number
   /** Pages that have data; the others are zero whatever lies there. */

@@ -91,6 +91,7 @@ export function mapFileMemory(options: MapFileOptions): { handle: RamBlockHandle
     const mapping = mapFile(fd, offset, size, writable, !extras.sparse)
     const dirty = new SharedBitmap(size / pageSize).buffer
     const handle: RamBlockHandle = { idstr, size, pageSize, address: mapping.address, dirty, backing, ...extras }
+    if (options.shared) handle.shared = true
     if (options.populated) handle.populated = options.populated.buffer
     if (options.populated ? !writable : FileHoles.trusted(path)) {
       handle.file = { fd, offset }

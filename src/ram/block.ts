@@ -40,6 +40,8 @@ export class RamBlock {
   readonly backing: Backing
   /** Of a sparse block: what of it has content. */
   readonly discardManager: RamDiscardManager | undefined
+  /** Whether the other side of a migration maps the same memory: see `mapFile`. */
+  readonly shared: boolean
   /** Number of target pages, and log2 of the bytes of one. */
   readonly pages: number
   readonly pageShift: number
@@ -67,6 +69,7 @@ export class RamBlock {
     this.backing = handle.backing ?? MEMORY_BACKING
     this.discardManager = handle.sparse && new RamDiscardManager(this, handle.sparse)
     this.#file = handle.file
+    this.shared = handle.shared ?? false
     const holes = handle.file && !handle.populated ? new FileHoles(handle.file) : undefined
     this.#zeroPages = new ZeroPages(this, handle.memory, holes)
     this.#mapping = mapping
@@ -150,6 +153,7 @@ export class RamBlock {
     if (this.#keep) handle.keep = this.#keep
     if (populated) handle.populated = populated.buffer
     if (this.#file) handle.file = this.#file
+    if (this.shared) handle.shared = true
     return handle
   }
 

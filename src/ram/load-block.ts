@@ -136,6 +136,11 @@ export function checkPage(block: LoadBlock, offset: number): void {
   if (block.inPlace?.discardManager?.isPopulated(offset, pageSize) === false) throw discarded(block, offset / pageSize)
 }
 
+/** Whether no page of a block has come. */
+export function nothingCame({ received, pages }: LoadBlock): boolean {
+  return received.next(0, true) >= pages
+}
+
 /** Whether pages, all of them in the block, have content on this side: every page of a block that is not sparse. */
 export function arePopulated(block: LoadBlock, runs: PageRuns): boolean {
   return firstDiscarded(block, runs) < 0

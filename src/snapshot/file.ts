@@ -71,10 +71,11 @@ export interface Snapshot {
 /**
  * Reads everything of a snapshot but its pages.
  *
+ * @param offset where in the file it begins, bytes: behind what somebody else keeps there
  * @throws MultifdError ERR_MULTIFD_FILE when it can not be read, ERR_MULTIFD_SNAPSHOT when it is no mapped-ram file or
  * a damaged one, ERR_MULTIFD_UNSUPPORTED for a capability that is not supported
  */
-export function readSnapshot(path: string): Snapshot {
+export function readSnapshot(path: string, offset = 0): Snapshot {
   let fd: number
   try {
     fd = openSync(path, 'r')
@@ -83,7 +84,7 @@ export function readSnapshot(path: string): Snapshot {
     throw new MultifdError('ERR_MULTIFD_FILE', `${path}: ${code}`, { errnoName: code, cause })
   }
   try {
-    return new SnapshotParser(path, fd).parse()
+    return new SnapshotParser(path, fd, offset).parse()
   } catch (error) {
     if (!(error instanceof MultifdError)) {
       const code = (error as NodeJS.ErrnoException).code ?? String(error)
@@ -108,10 +109,10 @@ class SnapshotParser {
   #switchoverStart = false
   #pageSize = 4096
 
-  constructor(path: string, fd: number) {
+  constructor(path: string, fd: number, offset: number) {
     this.#path = path
     this.#fd = fd
-    this.#reader = new FileReader(fd)
+    this.#reader = new FileReader(fd, offset)
   }
 
   parse(): Snapshot {

@@ -21,6 +21,11 @@ export interface SendGuestOptions {
 export class Guest {
   readonly machineType: string
   readonly uuid: string | undefined
+  /**
+   * Names of the blocks of which nothing came, where the source left shared memory out (`ignoreShared`): {@link ram} has them
+   * as it was given for them, or empty, and they are not sent on.
+   */
+  readonly shared: readonly string[]
   /** Its RAM blocks: to look at, or to change before the guest goes on elsewhere. */
   readonly ram: readonly RamBlock[]
   readonly #image: GuestImage
@@ -30,6 +35,7 @@ export class Guest {
     this.#image = image
     this.machineType = image.configuration.machineType
     this.uuid = image.configuration.uuid ?? image.uuid
+    this.shared = image.ignoredShared?.blocks ?? []
     this.ram = image.blocks.map((handle) => given.find(({ idstr }) => idstr === handle.idstr) ?? RamBlock.from(handle))
   }
 
@@ -47,10 +53,10 @@ export class Guest {
   }
 }
 
-export interface ReceiveGuestOptions extends ReceiveSnapshotOptions {
+export interface ReceiveGuestOptions extends Omit<ReceiveSnapshotOptions, 'offset'> {
   /**
    * Memory to receive into, by the names of the guest's blocks: of a guest that is needed no more, or a file's where a
-   * block has more than 4 GiB. What it holds is overwritten. Other blocks get memory of their own.
+   * block has more than 4 GiB. What it holds is overwritten, unless the guest leaves it out as shared. Other blocks get memory of their own.
    */
   ram?: RamBlock[]
 }

@@ -61,10 +61,11 @@ const RUN_STATE_SIZE = 100
 /**
  * Reads what a snapshot says of itself.
  *
+ * @param options.offset where in the file it begins, bytes
  * @throws MultifdError as readSnapshot: ERR_MULTIFD_FILE, ERR_MULTIFD_SNAPSHOT, ERR_MULTIFD_UNSUPPORTED
  */
-export function inspectSnapshot(path: string): SnapshotInfo {
-  const snapshot = readSnapshot(path)
+export function inspectSnapshot(path: string, { offset }: { offset?: number } = {}): SnapshotInfo {
+  const snapshot = readSnapshot(path, offset)
   const { configuration, pageSize } = snapshot
   const { machineType, capabilities = [] } = configuration
   const blocks = snapshot.blocks.map(({ idstr, size, populated }) => {

@@ -1,10 +1,13 @@
 // Receives a running QEMU, or anything that speaks its protocol, into a snapshot file.
 
+import { MultifdError } from '../errors.js'
 import { type ReceiveOptions, Receiver } from '../migration/destination.js'
 
 export interface ReceiveSnapshotOptions extends ReceiveOptions {
   /** Refuses another machine type. */
   machineType?: string
+  /** Where in the file the snapshot begins, bytes. What an existing file has before it is kept. */
+  offset?: number
 }
 
 /**
@@ -14,7 +17,16 @@ export interface ReceiveSnapshotOptions extends ReceiveOptions {
 export class SnapshotReceiver extends Receiver {
   /** @throws MultifdError ERR_MULTIFD_ARGUMENT */
   constructor(path: string, options: ReceiveSnapshotOptions = {}) {
-    const { machineType, ...rest } = options
-    super(rest, { kind: 'snapshot', path, machineType })
+    const { machineType, offset = 0, ...rest } = options
+    checkOffset(offset)
+    super(rest, { kind: 'snapshot', path, machineType, offset })
   }
+}
+
+function checkOffset(offset: number): void {
+  if (Number.isSafeInteger(offset) && offset >= 0) return
+  throw new MultifdError(
+    'ERR_MULTIFD_ARGUMENT',
+    `the snapshot's offset is ${offset}: it must be a whole number of bytes`,
+  )
 }

@@ -15,6 +15,8 @@ export interface SendSnapshotOptions {
   parameters?: Partial<MigrationParameters>
   /** The guest's uuid; default: the one kept beside the snapshot. */
   uuid?: string
+  /** Where in the file the snapshot begins, bytes. */
+  offset?: number
   logger?: Logger
 }
 
@@ -32,7 +34,7 @@ export class SnapshotSender {
     const { parameters = {}, logger } = options
     // What is asked for wrongly is told before the file is looked at.
     completeParameters(parameters)
-    this.snapshot = readSnapshot(path)
+    this.snapshot = readSnapshot(path, options.offset)
     const { blocks, configuration, pageSize } = this.snapshot
     const uuid = options.uuid ?? configuration.uuid ?? readSidecar(path).uuid
     try {

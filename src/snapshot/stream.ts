@@ -1,5 +1,6 @@
 // What a source says of a guest besides its pages: as it came with the guest.
 
+import type { IgnoredShared } from '../migration/load-target.js'
 import type { MigrationSourceOptions, StreamExtras } from '../migration/source.js'
 import type { Configuration } from '../wire/stream.js'
 
@@ -7,10 +8,11 @@ import type { Configuration } from '../wire/stream.js'
 export interface GuestStream
   extends Pick<StreamExtras, 'ramSectionId' | 'beforeRam' | 'afterRam' | 'switchoverStart' | 'deviceState'> {
   configuration: Configuration
+  ignoredShared?: IgnoredShared
 }
 
 export function extrasOf(guest: GuestStream): StreamExtras {
-  const { configuration, ramSectionId, beforeRam, afterRam, switchoverStart, deviceState } = guest
+  const { configuration, ramSectionId, beforeRam, afterRam, switchoverStart, deviceState, ignoredShared } = guest
   const { uuid, pageBits } = configuration
   return {
     ramSectionId,
@@ -20,6 +22,7 @@ export function extrasOf(guest: GuestStream): StreamExtras {
     deviceState,
     validateUuid: uuid !== undefined,
     ...(pageBits === undefined ? {} : { pageBits }),
+    ...(ignoredShared && { ignoredShared }),
   }
 }
 

@@ -1,6 +1,16 @@
 // Receiving into a snapshot: each page at its place in the file, zero pages without room, and the name last.
 
-import { closeSync, fsyncSync, ftruncateSync, openSync, renameSync, rmSync, statSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs'
 import { dirname } from 'node:path'
 import { MultifdError } from '../errors.js'
 import type { LoadedState, LoadSetup, LoadTarget } from '../migration/load-target.js'
@@ -29,12 +39,14 @@ import {
   encodeSectionHeader,
   encodeSectionPart,
   encodeStreamHeader,
+  IGNORE_SHARED,
   SECTION,
 } from '../wire/stream.js'
 import { MAPPED_RAM } from './file.js'
 import { sidecarPath, writeSidecar } from './sidecar.js'
 
 const SMALL = 4096
+const COPY_SIZE = 1024 * 1024
 
 /** The name of a snapshot that is not whole yet. */
 export function partialPath(path: string): string {
@@ -60,9 +72,10 @@ export class SnapshotTarget implements LoadTarget {
 
   /**
    * @param machineType refuses another one, when given
+   * @param offset where the snapshot begins; what an existing file has before it is taken over
    * @throws MultifdError ERR_MULTIFD_FILE when the file can not be made
    */
-  constructor(path: string, machineType: string | undefined) {
+  constructor(path: string, machineType: string | undefined, offset = 0) {
     this.#path = path
     this.#partial = partialPath(path)
     this.#machineType = machineType
@@ -72,6 +85,23 @@ export class SnapshotTarget implements LoadTarget {
       throw new MultifdError('ERR_MULTIFD_FILE', `${path}: it is there already, and no regular file`)
     }
     this.#fd = this.#do(() => openSync(this.#partial, 'w+'))
+    if (there) this.#takeOver(offset)
+    this.#end = offset
+  }
+
+  #takeOver(length: number): void {
+    const fd = this.#do(() => openSync(this.#path, 'r'), this.#path)
+    try {
+      const chunk = new Uint8Array(Math.min(length, COPY_SIZE))
+      for (let at = 0; at < length; ) {
+        const got = this.#do(() => readSync(fd, chunk, 0, Math.min(chunk.length, length - at), at), this.#path)
+        if (got === 0) break
+        this.#writeAt(chunk.subarray(0, got), at)
+        at += got
+      }
+    } finally {
+      closeSync(fd)
+    }
   }
 
   setUp(setup: LoadSetup): FileLoadBlock[] {
@@ -79,6 +109,10 @@ export class SnapshotTarget implements LoadTarget {
     if (this.#machineType !== undefined && configuration.machineType !== this.#machineType) {
       const message = `machine type '${configuration.machineType}' is not the expected '${this.#machineType}'`
       throw new MultifdError('ERR_MULTIFD_MACHINE', message)
+    }
+    if (configuration.capabilities?.includes(IGNORE_SHARED)) {
+      const message = 'shared memory that stays where it is can not be kept in a file: receive into memory'
+      throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', message)
     }
     this.#setup = setup
     const { machineType, capabilities: _, ...others } = configuration

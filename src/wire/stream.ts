@@ -67,6 +67,9 @@ const SUBSECTION_NAME = {
   uuid: 'configuration/uuid',
 } as const
 
+/** The capability under which blocks are listed with their guest addresses, and the shared ones have no pages. */
+export const IGNORE_SHARED = 'x-ignore-shared'
+
 /** What the configuration section says. */
 export interface Configuration {
   /** Such as `pc-i440fx-10.0`. */

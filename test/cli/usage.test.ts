@@ -35,6 +35,16 @@ const wrong: { name: string; args: string[]; says: RegExp }[] = [
   { name: 'a bad uuid', args: ['receive', 'tcp::0', '-o', 'x', '--uuid', '1234'], says: /1234/ },
   { name: 'fd: with multifd', args: ['receive', 'fd:0', '-o', 'x'], says: /fd: is one connection: switch multifd off/ },
   {
+    name: 'file: with multifd',
+    args: ['receive', 'file:x', '-o', 'x'],
+    says: /file: is one connection: switch multifd off/,
+  },
+  {
+    name: 'a bad offset in a file',
+    args: ['receive', 'file:x,offset=0x20M', '-o', 'x', '--no-multifd'],
+    says: /must be file:PATH\[,offset=N\], with N in bytes/,
+  },
+  {
     name: 'XBZRLE with multifd',
     args: ['send', 'x', 'tcp::1', '--xbzrle'],
     says: /multifd is not compatible with xbzrle/,
@@ -85,7 +95,7 @@ for (const { name, args, says } of wrong) {
   })
 }
 
-for (const scheme of ['exec', 'file', 'vsock', 'rdma']) {
+for (const scheme of ['exec', 'vsock', 'rdma']) {
   t.test(`${scheme}: URIs are refused by name`, async (t) => {
     const dir = t.testdir()
     const { path } = recordedSnapshot(dir)
@@ -97,7 +107,7 @@ for (const scheme of ['exec', 'file', 'vsock', 'rdma']) {
       t.equal(code, 1)
       t.equal(
         stderr,
-        `multifd: '${scheme}:' URIs are not supported yet; use tcp:, unix: or fd: (ERR_MULTIFD_UNSUPPORTED)\n`,
+        `multifd: '${scheme}:' URIs are not supported yet; use tcp:, unix:, fd: or file: (ERR_MULTIFD_UNSUPPORTED)\n`,
       )
     }
   })

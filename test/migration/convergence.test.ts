@@ -207,6 +207,7 @@ t.test('the estimate leaves the logs alone; what is exact looks at them', (t) =>
   const writer = new StreamWriter(new DescriptorChannel(ours, 'main', () => {}))
   const save = new RamSave(coordinator, writer, {
     blocks: ram,
+    pageSize: PAGE,
     channels: undefined,
     flush: 'per-round',
     findZeroPages: true,

@@ -368,8 +368,8 @@ const beginning: Case[] = [
   {
     title: 'the source asks for a capability that this side has not',
     code: 'ERR_MULTIFD_UNSUPPORTED',
-    says: /capability 'x-ignore-shared'/,
-    source: { subsections: { capabilities: ['x-ignore-shared'] } },
+    says: /capability 'x-colo'/,
+    source: { subsections: { capabilities: ['x-colo'] } },
     async play(source) {
       await source.begin()
     },

@@ -1,59 +1,19 @@
 // TLS against real QEMUs: who is let in and who is not, with us at either end, and the same guest that comes out.
 
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { type Guest, GuestReceiver, type MultifdError } from '../../src/index.js'
 import type { TlsOptions } from '../../src/tls/options.js'
 import { memoryDifference, type Qemu, type QemuVersion, requireQemu, startQemu } from '../support/qemu/index.js'
-import {
-  Authority,
-  CLIENT_NAME,
-  pskDirectory,
-  requireOpenssl,
-  SERVER_HOST,
-  trusting,
-} from '../support/tls/credentials.js'
+import { CLIENT_NAME, requireOpenssl, SERVER_HOST } from '../support/tls/credentials.js'
+import { addCredentials, makeCredentials, type QemuTls, tlsParameters } from './tls-ends.js'
 
 const CHANNELS = 2
 const MEMORY_MIB = 32
 const MIB = 1024 ** 2
 
-/** What a QEMU has as `tls-creds`, and the parameters beside it. */
-interface QemuTls {
-  type: 'x509' | 'psk'
-  dir: string
-  verifyPeer?: boolean
-  priority?: string
-  username?: string
-  hostname?: string
-  /** The one name that is let in. */
-  authz?: string
-  /** Whether QEMU looks at its own certificate before it uses it. */
-  sanityCheck?: boolean
-}
-
 if (requireOpenssl(t)) {
-  const folder = t.testdir()
-  const authority = new Authority(join(folder, 'ca'))
-  const stranger = new Authority(join(folder, 'stranger'), 'Stranger')
-  /** A server, and a client that shows a certificate. */
-  const friendly = trusting(join(folder, 'friendly'), authority)
-  authority.sign(friendly, 'server')
-  authority.sign(friendly, 'client')
-  /** A server that does not have the address as a name. */
-  const named = trusting(join(folder, 'named'), authority)
-  authority.sign(named, 'server', { altName: `DNS:${SERVER_HOST}` })
-  authority.sign(named, 'client')
-  const anonymous = trusting(join(folder, 'anonymous'), authority)
-  /** A client whose certificate somebody else signed. */
-  const hostile = trusting(join(folder, 'hostile'), authority)
-  stranger.sign(hostile, 'client')
-  /** The same, whose own checks find nothing wrong with it. */
-  const outsider = trusting(join(folder, 'outsider'), authority, stranger)
-  stranger.sign(outsider, 'client')
-  const psk = pskDirectory(join(folder, 'psk'), 'qemu', 'other')
-  const wrongPsk = pskDirectory(join(folder, 'wrong'), 'qemu')
+  const { friendly, named, anonymous, hostile, outsider, psk, wrongPsk } = makeCredentials(t.testdir())
 
   interface Accepted {
     name: string
@@ -118,7 +78,7 @@ if (requireOpenssl(t)) {
       await using receiver = new GuestReceiver({ parameters: { multifdChannels: CHANNELS, tls: receive } })
       const uri = await receiver.listen('tcp:127.0.0.1:0')
       const multifd = { multifdChannels: CHANNELS }
-      await original.migrate({ uri, ...multifd, parameters: parameters(from) })
+      await original.migrate({ uri, ...multifd, parameters: tlsParameters(from) })
       await original.waitMigration()
       await receiver.completed
       const memory = await original.memory()
@@ -126,7 +86,7 @@ if (requireOpenssl(t)) {
       const [theirs, ours] = [memory.subarray(MIB), Buffer.from(ram.bytes(MIB, memory.length - MIB))]
       t.equal(memoryDifference(theirs, ours), undefined, 'what came is what the guest had')
       await using source = receiver.guest.source({ parameters: { multifdChannels: CHANNELS, tls: send } })
-      const address = await heir.listen('tcp:127.0.0.1:0', { ...multifd, parameters: parameters(to) })
+      const address = await heir.listen('tcp:127.0.0.1:0', { ...multifd, parameters: tlsParameters(to) })
       const ended = await source.migrate(address).catch((error: unknown) => `${error} ${heir.stderr}`)
       t.match(ended, { status: 'completed' })
       await heir.waitMigration()
@@ -184,7 +144,7 @@ if (requireOpenssl(t)) {
       const logger = { debug() {}, info() {}, warn: (_: object, text: string) => warnings.push(text), error() {} }
       await using receiver = new GuestReceiver({ parameters: { multifdChannels: CHANNELS, tls: ours }, logger })
       const uri = await receiver.listen('tcp:127.0.0.1:0')
-      await qemu.migrate({ uri, multifdChannels: CHANNELS, parameters: parameters(theirs) })
+      await qemu.migrate({ uri, multifdChannels: CHANNELS, parameters: tlsParameters(theirs) })
       await qemu.waitMigration('failed')
       for (let look = 0; look < 100 && warnings.length === 0 && receiver.status === 'setup'; look++) await sleep(10)
       const told = warnings.length > 0 ? warnings.join('\n') : ((await receiver.completed.catch(String)) as string)
@@ -232,7 +192,7 @@ if (requireOpenssl(t)) {
       const qemu = await start('10.0', theirs, 'server')
       t.teardown(() => qemu.close())
       await using source = guest.source({ parameters: { multifdChannels: CHANNELS, tls: ours } })
-      const uri = await qemu.listen('tcp:127.0.0.1:0', { multifdChannels: CHANNELS, parameters: parameters(theirs) })
+      const uri = await qemu.listen('tcp:127.0.0.1:0', { multifdChannels: CHANNELS, parameters: tlsParameters(theirs) })
       const failure = (await source.migrate(uri).catch((error: unknown) => error)) as MultifdError
       t.match(failure.message, says, name)
       t.match(failure.code, /^ERR_MULTIFD_(TLS|CLOSED)$/)
@@ -249,27 +209,6 @@ async function start(version: QemuVersion, tls: QemuTls, role: 'client' | 'serve
     throw error
   }
   return qemu
-}
-
-async function addCredentials(qemu: Qemu, tls: QemuTls, role: 'client' | 'server'): Promise<void> {
-  const { type, dir, verifyPeer = true, priority, username, authz, sanityCheck } = tls
-  await qemu.command('object-add', {
-    ...{ 'qom-type': `tls-creds-${type}`, id: 'tls0', dir, endpoint: role },
-    ...(type === 'x509' && { 'verify-peer': verifyPeer }),
-    ...(sanityCheck === undefined ? {} : { 'sanity-check': sanityCheck }),
-    ...(priority === undefined ? {} : { priority }),
-    ...(username === undefined ? {} : { username }),
-  })
-  if (authz !== undefined)
-    await qemu.command('object-add', { 'qom-type': 'authz-simple', id: 'authz0', identity: authz })
-}
-
-function parameters({ hostname, authz }: QemuTls): Record<string, string> {
-  return {
-    'tls-creds': 'tls0',
-    ...(hostname !== undefined && { 'tls-hostname': hostname }),
-    ...(authz !== undefined && { 'tls-authz': 'authz0' }),
-  }
 }
 
 /** A guest that came without TLS, to be sent on. */

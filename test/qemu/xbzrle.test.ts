@@ -12,10 +12,9 @@ import {
   SnapshotSender,
 } from '../../src/index.js'
 import {
+  changePattern,
   guestProgress,
   memoryDifference,
-  patternAddress,
-  patternPages,
   qemuVersions,
   requireQemu,
   requireRunningSource,
@@ -42,23 +41,6 @@ function loadBlocks({ path, blocks }: Snapshot): RamBlock[] {
     })
   } finally {
     closeSync(fd)
-  }
-}
-
-/**
- * What a guest could do to its memory: a byte of most pages, all of some, and some become zero for a while. The pages are
- * those of the pattern, and so no business of the guest's program.
- */
-function changePattern(ram: RamBlock, round: number): void {
-  for (let at = 0; at < patternPages; at += 2) {
-    const offset = patternAddress + at * PAGE
-    const page = ram.bytes(offset, PAGE)
-    const kind = (at / 2 + round) % 16
-    if (kind === 0) page.fill(0)
-    else if (kind === 1) for (let i = 0; i < PAGE; i++) page[i] = i * 3 + at + round
-    else if (kind < 8) for (let i = round % 64; i < PAGE; i += 64) page[i]!++
-    else page[(at * 7 + round) % PAGE]!++
-    ram.markDirty(offset, PAGE)
   }
 }
 

@@ -32,6 +32,8 @@ export interface QemuOptions {
   /** Must be equal at both ends for checkGuest and guestProgress to know what to read. */
   program?: Partial<ProgramOptions>
   extraArgs?: string[]
+  /** Descriptors of ours that it inherits, as 3, 4 and so on. */
+  descriptors?: readonly number[]
   /** Where the folder of temporary files is made; default: the system's place for them. */
   dir?: string
 }
@@ -110,7 +112,7 @@ export async function startQemu(options: QemuOptions): Promise<Qemu> {
         : ['-device', `loader,file=${contents},addr=0x${patternAddress.toString(16)},force-raw=on`]),
       ...(options.extraArgs ?? []),
     ],
-    { cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] },
+    { cwd: dir, stdio: ['ignore', 'ignore', 'pipe', ...(options.descriptors ?? [])] },
   )
   const qemu = new Qemu({ version: options.version, machine, dir, program, memoryBytes: memoryMiB * 2 ** 20 }, child)
   try {

@@ -13,6 +13,8 @@ export interface ProgramOptions {
   pageCount: number
   /** Iterations of an empty loop after each page: 0 dirties memory as fast as the processor can. */
   delay: number
+  /** Whether the guest suspends itself (ACPI S3) after each round; a wake-up begins the next. On i440fx. Default: no. */
+  suspend?: boolean
 }
 
 export const pageSize = 4096
@@ -32,9 +34,19 @@ const gdtOffset = 0x100
 const gdtrOffset = 0x120
 const resetVector = 0xfff0
 
+// Of the i440fx's power management, which a BIOS sets up: PCI function 00:01.3, its PMBASE and PMREGMISC.
+const pciAddress = 0xcf8
+const pciData = 0xcfc
+const piix4PmBase = 0x8000_0b40
+const piix4PmEnable = 0x8000_0b80
+const pmBase = 0x600
+const pm1Control = 4
+/** Sleep type 1, and SLP_EN. */
+const suspendToRam = (1 << 10) | (1 << 13)
+
 /** The BIOS image. Both ends of a migration need one of the same size (and get its bytes from the stream). */
 export function guestBios(options: Partial<ProgramOptions> = {}): Buffer {
-  const { start, pageCount, delay } = { ...defaultProgram, ...options }
+  const { start, pageCount, delay, suspend = false } = { ...defaultProgram, ...options }
   const enter = [
     [0xfa], // cli
     [0x2e, 0x66, 0x0f, 0x01, 0x16, ...le16(gdtrOffset)], // lgdt cs:[gdtr]
@@ -50,6 +62,17 @@ export function guestBios(options: Partial<ProgramOptions> = {}): Buffer {
     [0x8e, 0xd8], // mov ds, ax
     [0x8e, 0xc0], // mov es, ax
     [0x8e, 0xd0], // mov ss, ax
+  ].flat()
+  const powerManagement = [
+    outl(pciAddress, piix4PmBase),
+    outl(pciData, pmBase | 1),
+    outl(pciAddress, piix4PmEnable),
+    outl(pciData, 1),
+  ].flat()
+  const sleep = [
+    [0xba, ...le32(pmBase + pm1Control)], // mov edx, PM1a_CNT
+    [0xb8, ...le32(suspendToRam)], // mov eax, S3 and SLP_EN
+    [0x66, 0xef], // out dx, ax
   ].flat()
   const wait = [
     [0xba, ...le32(delay)], // mov edx, delay
@@ -70,13 +93,16 @@ export function guestBios(options: Partial<ProgramOptions> = {}): Buffer {
     [0x49], // dec ecx
   ].flat()
   const jumpLength = 2
+  const rest = suspend ? sleep : []
   const loop = [
     [0x75, le8(-(page.length + jumpLength))], // jnz page
-    [0xeb, le8(-(round.length + page.length + 2 * jumpLength))], // jmp round
+    rest,
+    [0xeb, le8(-(round.length + page.length + rest.length + 2 * jumpLength))], // jmp round
   ].flat()
 
   const image = Buffer.alloc(imageSize)
-  image.set([...enter, ...farJump, ...segments, ...round, ...page, ...loop])
+  const begin = suspend ? powerManagement : []
+  image.set([...enter, ...farJump, ...segments, ...begin, ...round, ...page, ...loop])
   image.set(
     [
       [0, 0, 0, 0, 0, 0, 0, 0], // 0x00: the null descriptor
@@ -123,6 +149,11 @@ export function checkStep(memory: Uint8Array, program: Readonly<ProgramOptions> 
     )
   }
   return { step, value }
+}
+
+// out dx, eax
+function outl(port: number, value: number): number[] {
+  return [0xba, ...le32(port), 0xb8, ...le32(value), 0xef]
 }
 
 function le8(value: number): number {

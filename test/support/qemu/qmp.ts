@@ -1,5 +1,6 @@
 // A small QMP client: commands with their replies, and events that tests wait for.
 import type { Socket } from 'node:net'
+import { sendWithDescriptor } from './descriptors.js'
 
 export type QmpArguments = Record<string, unknown>
 
@@ -75,13 +76,19 @@ export class QmpClient {
     await this.command('qmp_capabilities')
   }
 
-  /** Runs one command. Rejects with QmpError when QEMU refuses it, with another error when the connection is lost. */
-  command<T = unknown>(name: string, args?: QmpArguments): Promise<T> {
+  /**
+   * Runs one command. Rejects with QmpError when QEMU refuses it, with another error when the connection is lost.
+   *
+   * @param descriptor goes along with it, for getfd and add-fd
+   */
+  command<T = unknown>(name: string, args?: QmpArguments, descriptor?: number): Promise<T> {
     if (this.#failure) return Promise.reject(this.#failure)
     const id = ++this.#lastId
     return new Promise<T>((resolve, reject) => {
       this.#calls.set(id, { name, resolve: resolve as (value: unknown) => void, reject })
-      this.#socket.write(`${JSON.stringify({ execute: name, id, ...(args && { arguments: args }) })}\n`)
+      const line = `${JSON.stringify({ execute: name, id, ...(args && { arguments: args }) })}\n`
+      if (descriptor === undefined) this.#socket.write(line)
+      else sendWithDescriptor(this.#socket, line, descriptor)
     })
   }
 
