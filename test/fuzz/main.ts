@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command, InvalidArgumentError, Option } from 'commander'
-import { corpusFolder, writeInputs } from './corpus.js'
+import { corpusFolder, readInputs, writeInputs } from './corpus.js'
 import type { Target } from './target.js'
 import { TARGETS } from './targets.js'
 
@@ -20,6 +20,8 @@ interface Options {
 }
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url))
+/** Of the corpus, for each target, bytes. */
+const ROOM = 64 * 1024
 const LOADER = 'ld-linux-x86-64.so.2'
 
 function positive(text: string): number {
@@ -90,11 +92,24 @@ function fuzz({ name, maxSize, seeds }: Target, seconds: number): boolean {
       console.log(`${text.split('\n').slice(-60).join('\n')}\n${name}: see ${findings}`)
       return false
     }
-    if (options.keep) run([...entry, kept, work, ...jazzerOptions, ...limits, '-merge=1'], env)
+    if (options.keep) keep(work, kept)
     return true
   } finally {
     rmSync(scratch, { recursive: true })
   }
+}
+
+/** The smallest new inputs, as far as there is room: libFuzzer has left out those that another one makes needless. */
+function keep(from: string, kept: string): void {
+  let room = ROOM - readInputs(kept).reduce((sum, { length }) => sum + length, 0)
+  const found = readInputs(from).sort((a, b) => a.length - b.length)
+  writeInputs(
+    kept,
+    found.filter(({ length }) => {
+      room -= length
+      return room >= 0
+    }),
+  )
 }
 
 const probe = run(['-e', `require(${JSON.stringify(jazzer)}.replace('cli.js', 'core.js'))`])
