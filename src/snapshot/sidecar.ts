@@ -1,7 +1,8 @@
 // What is kept beside a snapshot, as <file>.meta: it may be lost without harm. msgpack of one object.
 
-import { readFileSync, writeFileSync } from 'node:fs'
-import { Packr, Unpackr } from 'msgpackr'
+import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { Packr } from 'msgpackr'
+import { unpackValue } from '../vmstate/msgpack.js'
 
 export interface Sidecar {
   /** The guest's, as its channels named it: a QEMU that has it loads the snapshot over multifd only with it. */
@@ -23,9 +24,8 @@ export function writeSidecar(path: string, sidecar: Sidecar): void {
 /** A snapshot's sidecar, or an empty one when it is missing or makes no sense. */
 export function readSidecar(path: string): Sidecar {
   try {
-    const bytes = readFileSync(sidecarPath(path))
-    if (bytes.length > SIZE_MAX) return {}
-    const value = new Unpackr({ useRecords: false }).unpack(bytes) as Sidecar
+    if (statSync(sidecarPath(path)).size > SIZE_MAX) return {}
+    const value = unpackValue(readFileSync(sidecarPath(path))) as Sidecar | null
     return typeof value?.uuid === 'string' && UUID.test(value.uuid) ? { uuid: value.uuid } : {}
   } catch {
     return {}

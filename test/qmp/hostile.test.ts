@@ -162,3 +162,12 @@ t.test('the stream: values as they come, however they are cut', async (t) => {
     t.strictSame(heard, expected)
   }
 })
+
+t.test('a value of very many lines takes no longer for each of them', async (t) => {
+  let errors = 0
+  const stream = new JsonStream({ value: () => t.fail('no value'), error: () => errors++ })
+  // Of a time that grows with the square, this were many minutes.
+  stream.push(Buffer.from(`[${'\n'.repeat(MESSAGE_MAX / 4)}`))
+  stream.push(Buffer.from('}\n'))
+  t.equal(errors, 1)
+})
