@@ -29,7 +29,13 @@ function runSections(coordinator: Coordinator, { clock, port, block: handle }: S
   const block = RamBlock.from(handle)
   const writer = new StreamWriter(coordinator.openMain(makeConnection(connect(), undefined), check))
   const channels = new SendChannels(coordinator, block.pageSize, [handle])
-  const ram = new RamSave(coordinator, writer, { blocks: [block], channels, flush: 'per-round', findZeroPages: false })
+  const ram = new RamSave(coordinator, writer, {
+    blocks: [block],
+    channels,
+    pageSize: block.pageSize,
+    flush: 'per-round',
+    findZeroPages: false,
+  })
   for (let id = 0; id < shm.channels; id++) {
     const connection = coordinator.own(makeConnection(connect(), undefined))
     const channel = openChannel(connection, id, coordinator.channelWait(id))
