@@ -33,6 +33,8 @@ export interface WriterShape {
   /** Pages a second. */
   rate: number
   seed: number
+  /** It does not say what it writes: a defect that the stress must notice. */
+  forgets?: true
 }
 
 /** What the network between the two does to bytes. */
@@ -189,10 +191,8 @@ function drawDisturbance(random: Random, { blocks, transport, source }: Run): Di
   }
   const side = random.pick(['source', 'destination'] as const)
   const at = random.pick(side === 'destination' ? (['setup', 'active', 'active', 'completed'] as const) : states)
-  return {
-    kind: random.chance(50) ? 'cancel' : 'kill',
-    side,
-    at,
-    afterMs: random.chance(30) ? 0 : random.magnitude(1, 400),
-  }
+  // Once it is over, a moment later is too late; and a destination says first where it listens.
+  const least = side === 'destination' && at === 'setup' ? 5 : 0
+  const afterMs = at === 'completed' ? 0 : random.chance(30) ? least : random.magnitude(Math.max(1, least), 400)
+  return { kind: random.chance(50) ? 'cancel' : 'kill', side, at, afterMs }
 }

@@ -4,9 +4,12 @@ import { execFileSync } from 'node:child_process'
 import { onProcessEnd } from '../support/qemu/cleanup.js'
 import type { NetworkShape } from './draw.js'
 
-// RFC 2544's, for benchmarks between networks: nobody routes them.
-const OURS = '198.18.57.1'
-const THEIRS = '198.18.57.2'
+/** Two addresses of RFC 2544's 198.18.0.0/15, which nobody routes: no other process has the same. */
+function addressesOf(pid: number): { ours: string; theirs: string } {
+  const first = (pid % 2 ** 15) * 4
+  const address = (at: number): string => `198.${18 + (at >> 16)}.${(at >> 8) & 0xff}.${at & 0xff}`
+  return { ours: address(first + 1), theirs: address(first + 2) }
+}
 
 /** What of traffic control the kernel has. */
 export interface Means {
@@ -23,7 +26,8 @@ function run(command: string, ...args: string[]): void {
 
 export class Namespace {
   readonly means: Means
-  readonly address = THEIRS
+  readonly address: string
+  readonly #ours: string
   readonly #name: string
   readonly #near: string
   readonly #far: string
@@ -33,6 +37,9 @@ export class Namespace {
     this.#near = `${name}a`
     this.#far = `${name}b`
     this.means = means
+    const { ours, theirs } = addressesOf(process.pid)
+    this.address = theirs
+    this.#ours = ours
   }
 
   /**
@@ -41,7 +48,7 @@ export class Namespace {
    * @returns why not, where the rights or the kernel are not there
    */
   static make(): Namespace | string {
-    const name = `mfd${process.pid % 1e7}`
+    const name = `mfd${process.pid}`
     const namespace = new Namespace(name, { netem: false, tbf: false })
     try {
       run('ip', 'netns', 'add', name)
@@ -51,9 +58,9 @@ export class Namespace {
     onProcessEnd(() => namespace.remove())
     try {
       run('ip', 'link', 'add', namespace.#near, 'type', 'veth', 'peer', 'name', namespace.#far, 'netns', name)
-      run('ip', 'address', 'add', `${OURS}/30`, 'dev', namespace.#near)
+      run('ip', 'address', 'add', `${namespace.#ours}/30`, 'dev', namespace.#near)
       run('ip', 'link', 'set', namespace.#near, 'up')
-      namespace.#inside('ip', 'address', 'add', `${THEIRS}/30`, 'dev', namespace.#far)
+      namespace.#inside('ip', 'address', 'add', `${namespace.address}/30`, 'dev', namespace.#far)
       namespace.#inside('ip', 'link', 'set', namespace.#far, 'up')
       namespace.#inside('ip', 'link', 'set', 'lo', 'up')
     } catch (error) {

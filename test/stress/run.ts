@@ -13,6 +13,7 @@ import type { Processes } from './processes.js'
 const STALL_MS = 4000
 // A side that is told by the other's end, or by its connections', on a busy machine.
 const NOTICE_MS = 10_000
+const UNHEARD_MS = 1000
 const SETTLE_MS = 5000
 
 type End = Outcome | 'killed'
@@ -121,19 +122,18 @@ class Performance {
     const went = ended(child.call('migrate', { uri, parameters: parameters.source, ...of('source') }), child)
     await Promise.race([came, went])
     const last = Promise.all([went, came])
-    const noticed = await Promise.race([last, delay(this.#patienceMs(disturbance))])
-    if (noticed) return noticed
-    const status = destination.child.end === undefined ? await destination.child.call('status', undefined) : 'dead'
-    // Nobody has reached it: it listens for as long as it takes.
-    if (status !== 'setup')
-      this.#wrong.push(`one side ended, and the other one had not noticed (destination: ${status})`)
-    if (destination.child.end === undefined) await destination.child.call('cancel', undefined)
+    const alive = (): boolean => destination.child.end === undefined
+    const status = async () => (alive() ? await destination.child.call('status', undefined) : 'killed')
+    // One that nobody has reached, or not as one who has its key, listens for as long as it takes.
+    const early = await Promise.race([last, delay(STALL_MS + UNHEARD_MS)])
+    if (early) return early
+    if ((await status()) !== 'setup') {
+      const noticed = await Promise.race([last, delay(NOTICE_MS)])
+      if (noticed) return noticed
+      this.#wrong.push(`one side ended, and the other one did not notice (destination: ${await status()})`)
+    }
+    if (alive()) await destination.child.call('cancel', undefined)
     return await last
-  }
-
-  #patienceMs(disturbance: Disturbance | undefined): number {
-    if (!disturbance) return NOTICE_MS
-    return 'side' in disturbance ? NOTICE_MS : NOTICE_MS + 2 * STALL_MS
   }
 
   #listenAt(apart: boolean): string {
@@ -170,6 +170,10 @@ class Performance {
     told('destination', destination)
     if (isCompleted(source) && destination !== 'killed' && !isCompleted(destination)) {
       this.#wrong.push(`the source completed, and the destination did not: ${destination.message}`)
+    }
+    const late = disturbance && 'side' in disturbance && disturbance.side === 'source' && disturbance.at === 'completed'
+    if (late && source === 'killed' && !isCompleted(destination)) {
+      this.#wrong.push('the source was killed after it had completed, and the destination did not complete')
     }
     if (isCompleted(destination)) await this.#verify('destination')
     if (source !== 'killed') await this.#verify('source')
@@ -208,6 +212,7 @@ class Performance {
     const begun = { run: this.#run, folder: this.#folder, uri: this.#listenAt(apart), parameters: there }
     const uri = await destination.child.call('begin', { ...begun, parameters: { ...there, switchoverAck: false } })
     const went = await child.call('migrate', { uri, parameters: here })
+    if (went.status !== 'completed') await destination.child.call('cancel', undefined)
     const came = await destination.child.call('outcome', undefined)
     for (const { status, message } of [went, came]) {
       if (status !== 'completed') this.#wrong.push(`the next migration: ${status}, ${message}`)

@@ -3,6 +3,7 @@
 import { join } from 'node:path'
 import { look, type Possessions } from '../../examples/store/possessions.js'
 import { draw, type Run } from './draw.js'
+import { feasible } from './feasible.js'
 import { mappings, type Processes } from './processes.js'
 import { perform } from './run.js'
 import { withProcesses } from './stress.js'
@@ -58,7 +59,7 @@ export async function soak({ seed, migrations, every, say }: SoakOptions): Promi
     const surroundings = { processes, folder: join(folder, 'run'), tlsDir: join(folder, 'psk') }
     let cancelled = 0
     for (let number = 1; number <= migrations; number++) {
-      const run = drawSmall(seed, number)
+      const run = feasible(drawSmall(seed, number))
       const { wrong, source } = await perform(run, surroundings)
       if (source !== 'killed' && source.status === 'cancelled') cancelled++
       if (wrong.length > 0) {

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pskDirectory } from '../support/tls/credentials.js'
 import { type DrawOptions, draw, type Run } from './draw.js'
+import { feasible } from './feasible.js'
 import { Namespace } from './network.js'
 import { Processes } from './processes.js'
 import { perform, type Result } from './run.js'
@@ -31,7 +32,7 @@ export async function stress(options: StressOptions): Promise<Result[]> {
   let failed: Result[] = []
   await withProcesses(options, async (processes, folder) => {
     for (let at = 0; at < runs && performance.now() - began < forMs; at++) {
-      const run = draw(seed, first + at, options.draw)
+      const run = feasible(draw(seed, first + at, options.draw))
       const surroundings = { processes, folder: join(folder, 'run'), tlsDir: join(folder, 'psk') }
       const result = await perform(run, surroundings)
       results.push(result)

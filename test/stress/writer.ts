@@ -177,7 +177,7 @@ class Writing {
     const version = this.#record.version(block, page) + 1
     this.#contents[block]!.write(this.#bytes[block]!, page, version)
     const { dirtyLog } = this.#blocks[block]!
-    if (dirtyLog === 'explicit') this.#blocks[block]!.markDirty(page * PAGE, PAGE)
+    if (dirtyLog === 'explicit' && !this.#shape.forgets) this.#blocks[block]!.markDirty(page * PAGE, PAGE)
     this.#record.set(block, page, version)
     this.#writes++
   }

@@ -37,9 +37,9 @@ const calls = {
     logger.info({ seed: run.seed, run: run.number }, 'begin')
     const blocks = makeBlocks(run.blocks, 'destination', folder)
     const destination = new MigrationDestination({ ram: blocks, parameters, logger })
-    if (disturbance) disturb(destination, disturbance)
     const bound = await destination.listen(uri)
-    const outcome = outcomeOf(destination.completed, () => destination.status)
+    const callOff = disturbance ? disturb(destination, disturbance) : () => {}
+    const outcome = outcomeOf(destination.completed, () => destination.status).finally(callOff)
     program = { run, folder, blocks, destination, outcome }
     return bound
   },

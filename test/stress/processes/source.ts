@@ -52,13 +52,15 @@ const calls = {
       await delay(PAUSE_MS)
       if (source.status === 'pre-switchover') source.continue()
     })
-    if (disturbance) disturb(source, disturbance)
+    const callOff = disturbance ? disturb(source, disturbance) : () => {}
     const migrated = source.migrate(uri, {
       stop: () => writer.halt(),
       resume: () => writer.resume(),
       throttle: (percentage) => writer.throttle(percentage),
     })
-    return await outcomeOf(migrated, () => source.status)
+    const outcome = await outcomeOf(migrated, () => source.status)
+    callOff()
+    return outcome
   },
 
   /** What of the memory is not as the writer left it; it must go on afterwards. */
