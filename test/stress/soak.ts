@@ -16,17 +16,23 @@ export interface SoakOptions {
   migrations: number
   /** Migrations between two samples. */
   every: number
+  /** What must not grow. Default: everything that is sampled. */
+  level?: readonly (keyof Sample)[]
   say(line: string): void
 }
 
 interface Sample extends Possessions {
   mappings: number
+  /** MiB that JavaScript uses in the program's thread. */
+  heap: number
 }
 
 /** What may be more from one thousand migrations to the next, beyond doubt. */
-const LIMITS: Record<keyof Sample, number> = { memory: 1, descriptors: 0.5, threads: 0.5, mappings: 2 }
+const LIMITS: Record<keyof Sample, number> = { memory: 1, descriptors: 0.5, threads: 0.5, mappings: 2, heap: 0.5 }
+const KEYS = Object.keys(LIMITS) as (keyof Sample)[]
 const UNITS: Record<keyof Sample, string> = {
   memory: 'MiB',
+  heap: 'MiB of JavaScript',
   descriptors: 'descriptors',
   threads: 'threads',
   mappings: 'mappings',
@@ -52,7 +58,7 @@ function drawSmall(seed: number, number: number): Run {
 }
 
 /** @returns whether every migration was as it must be and nothing grew */
-export async function soak({ seed, migrations, every, say }: SoakOptions): Promise<boolean> {
+export async function soak({ seed, migrations, every, level = KEYS, say }: SoakOptions): Promise<boolean> {
   let well = true
   await withProcesses({ say, namespaces: false }, async (processes, folder) => {
     const series = { source: [] as Sample[], destination: [] as Sample[] }
@@ -73,7 +79,8 @@ export async function soak({ seed, migrations, every, say }: SoakOptions): Promi
         `migration ${number} (${cancelled} cancelled): ${line('source', series.source)}; ${line('destination', series.destination)}`,
       )
     }
-    for (const side of ['source', 'destination'] as const) well = verdict(side, series[side], every, say) && well
+    for (const side of ['source', 'destination'] as const)
+      well = verdict(side, series[side], { every, level, say }) && well
     say(well ? 'all is well' : 'NOT WELL')
     return well
   })
@@ -82,25 +89,29 @@ export async function soak({ seed, migrations, every, say }: SoakOptions): Promi
 
 async function sample(processes: Processes, side: 'source' | 'destination'): Promise<Sample> {
   const { child } = side === 'source' ? await processes.source() : await processes.destination()
-  await (child.call as (name: 'rest', none: undefined) => Promise<void>).call(child, 'rest', undefined)
-  return { ...look(child.pid, 0), mappings: mappings(child.pid).length }
+  const heap = await (child.call as (name: 'rest', none: undefined) => Promise<number>).call(child, 'rest', undefined)
+  return { ...look(child.pid, 0), mappings: mappings(child.pid).length, heap }
 }
 
 function line(side: string, samples: Sample[]): string {
-  const { memory, descriptors, threads, mappings } = samples.at(-1)!
-  return `${side} ${memory.toFixed(1)} MiB, ${descriptors} descriptors, ${threads} threads, ${mappings} mappings`
+  const { memory, heap, descriptors, threads, mappings } = samples.at(-1)!
+  return `${side} ${memory.toFixed(1)} MiB (heap ${heap.toFixed(1)}), ${descriptors} descriptors, ${threads} threads, ${mappings} mappings`
 }
 
-function verdict(side: string, samples: Sample[], every: number, say: (line: string) => void): boolean {
-  let level = true
-  for (const key of Object.keys(LIMITS) as (keyof Sample)[]) {
+function verdict(
+  side: string,
+  samples: Sample[],
+  { every, level, say }: Required<Pick<SoakOptions, 'every' | 'level' | 'say'>>,
+): boolean {
+  let well = true
+  for (const key of KEYS) {
     const values = samples.map((sample) => sample[key])
     const { slope, error } = trendOf(values.slice(Math.ceil(values.length / 5)))
     const thousand = 1000 / every
     const up = grows(values, LIMITS[key] / thousand)
     const by = `${(slope * thousand).toFixed(2)} ± ${(error * thousand).toFixed(2)} ${UNITS[key]} a thousand migrations`
     say(`${side}: ${by}, ${values[0]?.toFixed(1)} first, ${values.at(-1)?.toFixed(1)} last${up ? ': GROWS' : ''}`)
-    level &&= !up
+    if (level.includes(key)) well &&= !up
   }
-  return level
+  return well
 }
