@@ -1,4 +1,4 @@
-// What a migration must not leave behind in this process: threads and descriptors.
+// What a migration must not leave behind in a process: threads and descriptors.
 
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -7,9 +7,9 @@ import type { Test } from 'tap'
 const PATIENCE_MS = 5000
 const EVENT_LOOP = new Set(['anon_inode:[eventpoll]', 'anon_inode:[eventfd]'])
 
-/** Names of this process's threads that belong to a migration, by id. */
-export function migrationThreads(): Map<number, string> {
-  return threadsNamed((name) => name.startsWith('mig/'))
+/** Names of a process's threads that belong to a migration, by id. */
+export function migrationThreads(pid?: number): Map<number, string> {
+  return threadsNamed((name) => name.startsWith('mig/'), pid)
 }
 
 /** Ids of this process's threads that wait for a migration. */
@@ -17,12 +17,12 @@ export function idleThreads(): number[] {
   return [...threadsNamed((name) => name === 'multifd/idle').keys()]
 }
 
-/** Names of this process's threads, by id. */
-export function threadsNamed(wanted: (name: string) => boolean): Map<number, string> {
+/** Names of a process's threads, by id; this one's by default. */
+export function threadsNamed(wanted: (name: string) => boolean, pid: number | 'self' = 'self'): Map<number, string> {
   const threads = new Map<number, string>()
-  for (const id of readdirSync('/proc/self/task')) {
+  for (const id of readdirSync(`/proc/${pid}/task`)) {
     try {
-      const name = readFileSync(`/proc/self/task/${id}/comm`, 'utf8').trim()
+      const name = readFileSync(`/proc/${pid}/task/${id}/comm`, 'utf8').trim()
       if (wanted(name)) threads.set(Number(id), name)
     } catch {
       // It ended meanwhile.
@@ -31,9 +31,9 @@ export function threadsNamed(wanted: (name: string) => boolean): Map<number, str
   return threads
 }
 
-/** What this process has open, by descriptor, besides what threads that wait for a migration have for their event loops. */
-export function openDescriptors(): Map<number, string> {
-  const open = allDescriptors()
+/** What a process has open, by descriptor, besides what threads that wait for a migration have for their event loops. */
+export function openDescriptors(pid?: number): Map<number, string> {
+  const open = allDescriptors(pid)
   const pipes = [...open.values()].filter((what) => what.startsWith('pipe:'))
   for (const [fd, what] of open) {
     // An event loop has both ends of its pipes.
@@ -43,12 +43,12 @@ export function openDescriptors(): Map<number, string> {
   return open
 }
 
-/** What this process has open, by descriptor. */
-export function allDescriptors(): Map<number, string> {
+/** What a process has open, by descriptor; this one by default. */
+export function allDescriptors(pid: number | 'self' = 'self'): Map<number, string> {
   const open = new Map<number, string>()
-  for (const fd of readdirSync('/proc/self/fd')) {
+  for (const fd of readdirSync(`/proc/${pid}/fd`)) {
     try {
-      open.set(Number(fd), readlinkSync(`/proc/self/fd/${fd}`))
+      open.set(Number(fd), readlinkSync(`/proc/${pid}/fd/${fd}`))
     } catch {
       // The folder's own.
     }
