@@ -7,6 +7,7 @@ import type { Channel, WaitHook } from '../io/channel.js'
 import { type Connection, closeConnection, openChannel } from '../io/connection.js'
 import { describe } from '../io/descriptor-channel.js'
 import { type LogTask, ThreadLog } from '../log.js'
+import { breakCalls, mendCalls } from '../os/broken-calls.js'
 import { shutdownBoth } from '../os/socket.js'
 import { nameIdleThread, nameThread } from '../os/thread.js'
 import { CHANNEL, CHANNEL_STATE, COUNTER, LIMIT } from '../shm/layout.js'
@@ -53,13 +54,15 @@ export class Coordinator {
   }
 
   /** Runs `body` from registration to deregistration; every connection it took is closed when it returns. */
-  static run(task: CoordinatorTask, name: string, body: (coordinator: Coordinator) => void): ThreadOutcome {
+  static run(task: CoordinatorTask, side: 'src' | 'dst', body: (coordinator: Coordinator) => void): ThreadOutcome {
     const coordinator = new Coordinator(task)
     const { shm } = coordinator
-    const threadId = nameThread(name)
+    const threadId = nameThread(`mig/${side}/main`)
     shm.setCounter(shm.coordinatorPlace, COUNTER.tid, threadId)
     coordinator.log.debug({ threadId, channels: shm.channels }, 'the thread runs')
     let outcome: ThreadOutcome = {}
+    const { faults } = shm
+    if (faults) breakCalls(side === 'src' ? 'source main' : 'destination main', faults, task.tls !== undefined)
     try {
       body(coordinator)
     } catch (thrown) {
@@ -68,6 +71,7 @@ export class Coordinator {
       }
       shm.stop()
     }
+    mendCalls()
     coordinator.#finish()
     coordinator.log.debug({}, 'every channel is at its end')
     shm.setCounter(shm.coordinatorPlace, COUNTER.tid, 0)

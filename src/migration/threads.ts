@@ -6,6 +6,7 @@ import type { ChannelTask, ThreadOutcome } from '../channel/thread.js'
 import { MultifdError, type PlainError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { delayOptimizing } from '../os/engine.js'
+import type { FaultPoints } from '../shm/fault-points.js'
 import { CHANNEL, CHANNEL_STATE, COUNTER, LIMIT } from '../shm/layout.js'
 import { MigrationShm } from '../shm/migration-shm.js'
 import type { TlsContext } from '../tls/context.js'
@@ -44,7 +45,7 @@ export interface ThreadsOptions {
   logger: Logger
   /** Where it is over before it begins. */
   failure?: MultifdError
-  faults?: number
+  faults?: FaultPoints | undefined
 }
 
 // Longest wait, when the process exits, for threads that have only just started; they need a fraction of it.
@@ -171,6 +172,7 @@ export class MigrationThreads {
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.starting)
     shm.noteStarting()
     try {
+      shm.faults?.fail('channel-start-fails')
       const transferList = log.task ? [port, log.task.port] : [port]
       outcomes[channel] = (await pool.run(task, { transferList })) as ThreadOutcome
     } catch (cause) {
@@ -207,6 +209,7 @@ export class MigrationThreads {
     this.shm.noteStarting()
     let outcome: ThreadOutcome = {}
     try {
+      this.shm.faults?.fail('main-start-fails')
       const transferList = [port2, ...ports, ...(log.task ? [log.task.port] : [])]
       outcome = (await pool.run({ ...options.plan, ...task }, { transferList })) as ThreadOutcome
     } catch (cause) {

@@ -9,6 +9,7 @@ const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
 const SEEK_DATA = 3
 const SEEK_HOLE = 4
+const FULL = new Set<number>([ERRNO.noSpace, constants.errno.EDQUOT])
 const ERRNO_NO_DATA = constants.errno.ENXIO
 
 /** Gives the room of bytes [offset, offset + length) back; they read as zero. Where a file system can not, no harm. */
@@ -47,6 +48,29 @@ function move(syscall: 'pread' | 'pwrite', fd: number, address: number, length: 
     const message = number === ERRNO.noSpace ? `${NO_ROOM} (${name})` : `${syscall} of a file failed: ${name}`
     throw new MultifdError('ERR_MULTIFD_FILE', message, { errno: number, errnoName: name, syscall })
   }
+}
+
+/** Returns once the disk has all of a file. @throws MultifdError ERR_MULTIFD_FILE */
+export function syncFile(fd: number, path: string): void {
+  for (;;) {
+    if (libc().fsync(fd) === 0) return
+    if (errno() !== ERRNO.intr) throw fileError(path, 'fsync')
+  }
+}
+
+/** Gives a file another name, in the place of what has it. @throws MultifdError ERR_MULTIFD_FILE */
+export function renameFile(from: string, to: string): void {
+  if (libc().rename(from, to) !== 0) throw fileError(to, 'rename')
+}
+
+function fileError(path: string, syscall: string): MultifdError {
+  const number = errno()
+  const name = errnoName(number)
+  return new MultifdError('ERR_MULTIFD_FILE', `${path}: ${FULL.has(number) ? `the disk is full (${name})` : name}`, {
+    errno: number,
+    errnoName: name,
+    syscall,
+  })
 }
 
 /** The first byte at or after `offset` that the file has room for; Infinity when there is none; `offset` where nobody knows. */

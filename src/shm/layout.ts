@@ -32,18 +32,16 @@ export const CONTROL = {
   released: 4,
   /** Destination: 1 once the main stream is at its end, and what channels still carry belongs to nothing. C writes. */
   ending: 5,
-  /** Fault points that a test armed, as a mask. Written before the threads start. */
-  faults: 6,
   /** Number of the next packet. H adds. */
-  packetNum: 7,
+  packetNum: 6,
   /** Threads that have not loaded their code yet. The embedding thread adds them; each takes itself off. */
-  loading: 8,
+  loading: 7,
   /** 1 once both sides know that each packet may have its own method. C writes, before the first pages. */
-  adaptive: 9,
+  adaptive: 8,
   /** Destination: 1 once its devices agree to the switchover. The embedding thread writes. */
-  approved: 10,
+  approved: 9,
 } as const
-export const CONTROL_WORDS = 11
+export const CONTROL_WORDS = 10
 
 /** Words of one channel's area. */
 export const CHANNEL = {
