@@ -11,10 +11,10 @@ export interface FaultPoint {
   /** Never given to another point. */
   number: number
   sides: readonly FaultSide[]
-  /** The thread that it happens in: a channel's, the coordinator's, or the program's own. */
-  thread: 'channel' | 'main' | 'program'
+  /** The thread that it happens in: a channel's, the coordinator's, the program's own, or any of the engine's. */
+  thread: 'channel' | 'main' | 'program' | 'any'
   /** What a migration must have for the place to be reached. */
-  needs?: 'tls' | 'snapshot' | 'kernel-log' | 'zero-copy'
+  needs?: 'channels' | 'tls' | 'snapshot' | 'kernel-log' | 'zero-copy'
   /** Whether it is reached over TLS, too, where OpenSSL makes the connection's system calls. */
   overTls?: true
   /** What happens there. */
@@ -27,7 +27,7 @@ export interface FaultPoint {
    */
   outcome: 'fails' | 'survived' | 'unguarded'
   /** The code that its own side fails with. `waits`: it goes on waiting for a source. */
-  code?: ErrorCode | 'waits'
+  code?: ErrorCode | 'waits' | readonly ErrorCode[]
   /** What the other side may then fail with. */
   peer?: readonly (ErrorCode | 'waits')[]
 }
@@ -130,11 +130,11 @@ export const FAULT_POINTS = {
     breaks: 'the destination can say nothing to the source (EIO)',
   },
   'calls-interrupted': {
-    ...{ number: 19, sides: either, thread: 'channel', ...survived },
+    ...{ number: 19, sides: either, thread: 'any', ...survived },
     breaks: 'three calls of four are interrupted (EINTR)',
   },
   'calls-put-off': {
-    ...{ number: 20, sides: either, thread: 'channel', ...survived },
+    ...{ number: 20, sides: either, thread: 'any', ...survived },
     breaks: 'three sends and receives of four have to be made again (EAGAIN)',
   },
   'channel-dies': {
@@ -148,7 +148,7 @@ export const FAULT_POINTS = {
     breaks: "the coordinator's thread ends in the middle of its work",
   },
   'channel-start-fails': {
-    ...{ number: 23, sides: either, thread: 'program', overTls: true, ...fails },
+    ...{ number: 23, sides: either, thread: 'program', needs: 'channels', overTls: true, ...fails },
     ...{ code: 'ERR_MULTIFD_INTERNAL', peer: [...cut, 'ERR_MULTIFD_CONNECT', 'waits'] },
     breaks: "a channel's thread does not start",
   },
@@ -158,11 +158,11 @@ export const FAULT_POINTS = {
     breaks: "the coordinator's thread does not start",
   },
   'semaphore-late': {
-    ...{ number: 25, sides: either, thread: 'channel', overTls: true, ...survived },
+    ...{ number: 25, sides: either, thread: 'any', overTls: true, ...survived },
     breaks: 'whoever waits for a semaphore goes on 20 ms later',
   },
   'slot-late': {
-    ...{ number: 26, sides: source, thread: 'main', overTls: true, ...survived },
+    ...{ number: 26, sides: source, thread: 'main', needs: 'channels', overTls: true, ...survived },
     breaks: 'a batch is seen in its ring 20 ms before it is announced',
   },
   'no-shared-memory': {

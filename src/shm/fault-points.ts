@@ -91,7 +91,8 @@ export class FaultPoints {
   fail(name: FaultName): void {
     if (!this.happens(name)) return
     const { code, breaks }: FaultPoint = FAULT_POINTS[name]
-    throw new MultifdError(code === undefined || code === 'waits' ? 'ERR_MULTIFD_INTERNAL' : code, `${name}: ${breaks}`)
+    const own = typeof code === 'string' && code !== 'waits' ? code : 'ERR_MULTIFD_INTERNAL'
+    throw new MultifdError(own, `${name}: ${breaks}`)
   }
 }
 
