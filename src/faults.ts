@@ -38,7 +38,7 @@ const either = ['source', 'destination'] as const
 // The destination says so, or the connection breaks before it can.
 const told = ['ERR_MULTIFD_REMOTE', 'ERR_MULTIFD_CLOSED'] as const
 // Where a stream ends depends on what was on its way.
-const cut = ['ERR_MULTIFD_CLOSED', 'ERR_MULTIFD_TRUNCATED'] as const
+const cut = ['ERR_MULTIFD_CLOSED', 'ERR_MULTIFD_TRUNCATED', 'ERR_MULTIFD_BARRIER'] as const
 const fails = { outcome: 'fails' } as const
 const survived = { outcome: 'survived', lasts: true } as const
 
@@ -97,8 +97,8 @@ export const FAULT_POINTS = {
   },
   'recv-ends': {
     ...{ number: 12, sides: destination, thread: 'channel', overTls: true, ...fails },
-    ...{ code: 'ERR_MULTIFD_TRUNCATED', peer: told },
-    breaks: 'a channel is at its end in the middle of a packet',
+    ...{ code: cut, peer: told },
+    breaks: 'a channel is at its end before it was due',
   },
   'recv-short': {
     ...{ number: 13, sides: destination, thread: 'channel', ...survived },
@@ -116,7 +116,7 @@ export const FAULT_POINTS = {
   },
   'main-recv-ends': {
     ...{ number: 16, sides: destination, thread: 'main', overTls: true, ...fails },
-    ...{ code: 'ERR_MULTIFD_TRUNCATED', peer: told },
+    ...{ code: ['ERR_MULTIFD_CLOSED', 'ERR_MULTIFD_TRUNCATED'], peer: told },
     breaks: 'the main channel is at its end in the middle of something',
   },
   'return-path-fails': {
@@ -167,7 +167,7 @@ export const FAULT_POINTS = {
   },
   'no-shared-memory': {
     ...{ number: 27, sides: either, thread: 'program', overTls: true, ...fails },
-    ...{ code: 'ERR_MULTIFD_UNSUPPORTED', peer: ['waits'] },
+    ...{ code: 'ERR_MULTIFD_UNSUPPORTED', peer: ['waits', ...told, 'ERR_MULTIFD_CONNECT'] },
     breaks: "there is no memory for the threads' slots and counters",
   },
   'no-staging-memory': {

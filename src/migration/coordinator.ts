@@ -8,6 +8,7 @@ import { type Connection, closeConnection, openChannel } from '../io/connection.
 import { describe } from '../io/descriptor-channel.js'
 import { type LogTask, ThreadLog } from '../log.js'
 import { breakCalls, mendCalls } from '../os/broken-calls.js'
+import { noteDescriptors, noteOpened } from '../os/descriptors.js'
 import { shutdownBoth } from '../os/socket.js'
 import { nameIdleThread, nameThread } from '../os/thread.js'
 import { CHANNEL, CHANNEL_STATE, COUNTER, LIMIT } from '../shm/layout.js'
@@ -60,6 +61,7 @@ export class Coordinator {
     const threadId = nameThread(`mig/${side}/main`)
     shm.setCounter(shm.coordinatorPlace, COUNTER.tid, threadId)
     coordinator.log.debug({ threadId, channels: shm.channels }, 'the thread runs')
+    noteDescriptors(shm.descriptors())
     let outcome: ThreadOutcome = {}
     const { faults } = shm
     if (faults) breakCalls(side === 'src' ? 'source main' : 'destination main', faults, task.tls !== undefined)
@@ -113,6 +115,8 @@ export class Coordinator {
 
   /** The main channel over a connection, which is taken over. */
   openMain(connection: Connection, wait: WaitHook): Channel {
+    // It may have been opened by somebody else.
+    noteOpened(connection.fd)
     this.#main = openChannel(connection, 'main', wait)
     // It closes the connection itself: a second close could hit somebody else's of the same number.
     const owned = this.#connections.indexOf(connection)

@@ -115,6 +115,9 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     this.#parameters = next
   }
 
+  /** What the coordinator's thread would have done at its end; called where it died. */
+  protected tidyUp(): void {}
+
   /** What one side alone knows of parameters. @throws MultifdError ERR_MULTIFD_ARGUMENT */
   protected checkParameters(_parameters: MigrationParameters): void {}
 
@@ -243,6 +246,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     const error = await Promise.race([threads.ended, hasEverything])
     over = true
     this.#totalTime = (error ? undefined : this.#doneTime) ?? performance.now() - this.#began
+    if (threads.coordinatorDied) this.tidyUp()
     if (error) throw this.#failed(error)
     this.state.become('completed')
     return this.statistics()!

@@ -67,9 +67,10 @@ function shorten(name: 'sendmsg' | 'recvmsg'): Breaker<Libc> {
 
 function storm(names: readonly (keyof Libc)[], number: number): Breaker<Libc> {
   return (calls, happens) => {
-    let turn = 0
     const broken = names.map((name) => {
       const call = calls[name] as (...args: unknown[]) => unknown
+      // Each has its own: of a loop of two calls, one alone would be let through otherwise.
+      let turn = 0
       return [name, (...args: unknown[]) => (++turn % STORM !== 0 && happens() ? failing(number) : call(...args))]
     })
     return Object.fromEntries(broken)

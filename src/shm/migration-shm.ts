@@ -16,6 +16,7 @@ import {
   type ShmShape,
   shmOffsets,
 } from './layout.js'
+import { DESCRIPTORS_MAX, OpenDescriptors } from './open-descriptors.js'
 import { PacketMemory } from './packet-memory.js'
 import { PageRuns } from './page-runs.js'
 import { LateSemaphore, Semaphore } from './semaphore.js'
@@ -88,6 +89,12 @@ export class MigrationShm {
   batch(): PageRuns {
     const { memory, pagesPerPacket } = this.handle
     return new PageRuns(memory.buffer, shmOffsets(this.handle).batch, pagesPerPacket)
+  }
+
+  /** What the coordinator's thread has open. */
+  descriptors(): OpenDescriptors {
+    const { memory } = this.handle
+    return new OpenDescriptors(new Int32Array(memory.buffer, shmOffsets(this.handle).descriptors, DESCRIPTORS_MAX))
   }
 
   /** Where the bitmaps of pages to be sent are, bytes. */

@@ -1,6 +1,7 @@
 // Receives a running QEMU, or anything that speaks its protocol, into a snapshot file.
 
 import { type ReceiveOptions, Receiver } from '../migration/destination.js'
+import { removePartial } from './target.js'
 
 export interface ReceiveSnapshotOptions extends ReceiveOptions {
   /** Refuses another machine type. */
@@ -12,9 +13,16 @@ export interface ReceiveSnapshotOptions extends ReceiveOptions {
  * the file is named `<path>.partial`.
  */
 export class SnapshotReceiver extends Receiver {
+  readonly #path: string
+
   /** @throws MultifdError ERR_MULTIFD_ARGUMENT */
   constructor(path: string, options: ReceiveSnapshotOptions = {}) {
     const { machineType, ...rest } = options
     super(rest, { kind: 'snapshot', path, machineType })
+    this.#path = path
+  }
+
+  protected override tidyUp(): void {
+    removePartial(this.#path)
   }
 }

@@ -4,6 +4,7 @@ import { closeSync, ftruncateSync, openSync, rmSync, statSync, writeSync } from 
 import { dirname } from 'node:path'
 import { MultifdError } from '../errors.js'
 import type { LoadedState, LoadSetup, LoadTarget } from '../migration/load-target.js'
+import { noteClosed, noteOpened } from '../os/descriptors.js'
 import { punchHole, renameFile, syncFile } from '../os/file.js'
 import { HOST_PAGE_SIZE } from '../os/memory.js'
 import { FileLoadBlock } from '../ram/file-load-block.js'
@@ -71,7 +72,7 @@ export class SnapshotTarget implements LoadTarget {
     if (there?.isFile() === false) {
       throw new MultifdError('ERR_MULTIFD_FILE', `${path}: it is there already, and no regular file`)
     }
-    this.#fd = this.#do(() => openSync(this.#partial, 'w+'))
+    this.#fd = this.#do(() => noteOpened(openSync(this.#partial, 'w+')))
   }
 
   setUp(setup: LoadSetup): FileLoadBlock[] {
@@ -140,7 +141,10 @@ export class SnapshotTarget implements LoadTarget {
   }
 
   close(): void {
-    if (this.#fd !== undefined) closeSync(this.#fd)
+    if (this.#fd !== undefined) {
+      noteClosed(this.#fd)
+      closeSync(this.#fd)
+    }
     this.#fd = undefined
     if (this.#named) return
     this.#do(() => rmSync(this.#partial, { force: true }))

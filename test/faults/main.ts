@@ -4,8 +4,8 @@ import { Command, InvalidArgumentError } from 'commander'
 import { whole } from '../../src/cli/options.js'
 import { FAULT_POINTS, type FaultName } from '../../src/faults.js'
 import { endIdleThreads } from '../../src/index.js'
-import { METHODS, type MethodName } from './methods.js'
 import { allCases, missingHere } from './cases.js'
+import { METHODS, type MethodName } from './methods.js'
 import { Walk } from './walk.js'
 
 interface Options {

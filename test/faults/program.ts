@@ -52,7 +52,10 @@ export class Program {
 
   /** What of it is not at the destination, once it has stopped. */
   missing(): string[] {
-    return [...misplaced(this.#heap, this.theirs.slice(0, 1)).slice(0, 3), ...this.#tableHarm(this.theirs, "the destination's")]
+    return [
+      ...misplaced(this.#heap, this.theirs.slice(0, 1)).slice(0, 3),
+      ...this.#tableHarm(this.theirs, "the destination's"),
+    ]
   }
 
   /** Has nothing of a migration before in the place that it goes to. */

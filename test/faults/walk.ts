@@ -7,7 +7,13 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { MultifdError } from '../../src/errors.js'
 import { FAULT_POINTS, type FaultName, type FaultPoint, type FaultSide } from '../../src/faults.js'
-import { type DirtyLogKind, FaultPoints, MigrationDestination, MigrationSource, SnapshotReceiver } from '../../src/index.js'
+import {
+  type DirtyLogKind,
+  FaultPoints,
+  MigrationDestination,
+  MigrationSource,
+  SnapshotReceiver,
+} from '../../src/index.js'
 import type { Logger } from '../../src/log.js'
 import { leftovers, openDescriptors } from '../support/peers/index.js'
 import { type MethodName, methodParameters } from './methods.js'
@@ -27,6 +33,8 @@ export interface Case {
   method: MethodName
   /** The time at which it happens, from 1 on. */
   at: number
+  /** Whether it is received into a snapshot, where the point needs none. */
+  intoFile?: true
 }
 
 export interface Result extends Case {
@@ -75,17 +83,19 @@ export class Walk {
     const point: FaultPoint = FAULT_POINTS[one.point]
     const faults = new FaultPoints([`${one.point}@${one.at}`])
     const program = await this.#program(point.needs === 'kernel-log' ? 'kernel' : 'explicit')
-    const place = join(this.#folder, 'files')
     const before = openDescriptors()
     const problems: string[] = []
     const lines = { source: [] as string[], destination: [] as string[] }
     const timeouts = timeoutsOf(point)
-    const [ours, theirs] = methodParameters(one.method, this.#folder).map((parameters) => ({ ...parameters, ...timeouts }))
+    const [ours, theirs] = methodParameters(one.method, this.#folder).map((parameters) => ({
+      ...parameters,
+      ...timeouts,
+    }))
     const armed = (side: FaultSide) => ({ ...(one.side === side && { faults }), logger: collecting(lines[side]) })
     const source = new MigrationSource({ ram: program.ram, parameters: ours!, ...armed('source') })
     const options = { parameters: theirs!, ...armed('destination') }
     const destination =
-      point.needs === 'snapshot'
+      point.needs === 'snapshot' || one.intoFile
         ? new SnapshotReceiver(join(this.#folder, 'snapshot'), options)
         : new MigrationDestination({ ram: program.theirs, ...options })
     const hooks = { stop: () => program.halt(), resume: () => program.run() }
@@ -95,10 +105,16 @@ export class Walk {
     const uri = await destination.listen('tcp:127.0.0.1:0')
     const [sent, received] = [ended(source.migrate(uri, hooks)), ended(destination.completed)]
     const ending = await within(sent, limitMs)
-    const coming = await within(received, allowed(point, 'destination', one.side).includes('waits') ? WAITS_MS : limitMs)
+    const coming = await within(
+      received,
+      allowed(point, 'destination', one.side).includes('waits') ? WAITS_MS : limitMs,
+    )
     const ms = performance.now() - began
     const waits = coming === undefined && destination.status === 'setup'
-    const results = { source: ending ?? { outcome: 'hangs' }, destination: coming ?? { outcome: waits ? 'waits' : 'hangs' } }
+    const results = {
+      source: ending ?? { outcome: 'hangs' },
+      destination: coming ?? { outcome: waits ? 'waits' : 'hangs' },
+    }
     await Promise.all([source.close(), destination.close()])
 
     for (const side of ['source', 'destination'] as const) {
@@ -112,9 +128,9 @@ export class Walk {
     if (point.outcome === 'survived' && point.needs !== 'snapshot') problems.push(...program.missing())
     if (ending?.outcome === 'completed') await program.run()
     else problems.push(...(await program.harm()))
-    problems.push(...(await this.#left(before, place)))
+    problems.push(...(await this.#left(before)))
     problems.push(...(await this.#again(program, source, options.parameters, hooks)))
-    problems.push(...(await this.#left(before, place)))
+    problems.push(...(await this.#left(before)))
     for (const message of this.#uncaught.splice(0)) problems.push(`nobody caught: ${message}`)
     const messages = [results.source, results.destination].flatMap(({ error }) => (error ? [error.message] : []))
     return {
@@ -150,7 +166,7 @@ export class Walk {
     }
   }
 
-  async #left(before: Map<number, string>, _place: string): Promise<string[]> {
+  async #left(before: Map<number, string>): Promise<string[]> {
     const { threads, descriptors } = await leftovers(before)
     const files = readdirSync(this.#folder).filter((name) => name !== 'psk')
     return [
@@ -162,7 +178,14 @@ export class Walk {
 }
 
 function timeouts(ms: number) {
-  return { connectTimeoutMs: ms, helloTimeoutMs: ms, stallTimeoutMs: ms, completionTimeoutMs: ms }
+  return {
+    maxPasses: 10,
+    atLimit: 'switchover' as const,
+    connectTimeoutMs: ms,
+    helloTimeoutMs: ms,
+    stallTimeoutMs: ms,
+    completionTimeoutMs: ms,
+  }
 }
 
 function timeoutsOf({ lasts, outcome }: FaultPoint) {
@@ -171,6 +194,10 @@ function timeoutsOf({ lasts, outcome }: FaultPoint) {
 
 /** How a side may end when the point is armed at `armed`. */
 function allowed({ outcome, code, peer = [] }: FaultPoint, side: FaultSide, armed: FaultSide): readonly string[] {
+  if (outcome === 'unguarded')
+    return side === 'source'
+      ? ['completed', 'ERR_MULTIFD_CLOSED', 'ERR_MULTIFD_REMOTE']
+      : ['completed', 'ERR_MULTIFD_BARRIER']
   if (outcome !== 'fails') return ['completed']
   if (side !== armed) return peer
   return code === undefined ? [] : typeof code === 'string' ? [code] : code
@@ -205,5 +232,11 @@ function unclear(side: FaultSide, { message }: Error, lines: readonly string[]):
 
 function collecting(lines: string[]): Logger {
   const quiet = (): void => {}
-  return { debug: quiet, info: quiet, warn: quiet, error: (_, line) => void lines.push(line), isLevelEnabled: () => false }
+  return {
+    debug: quiet,
+    info: quiet,
+    warn: quiet,
+    error: (_, line) => void lines.push(line),
+    isLevelEnabled: () => false,
+  }
 }

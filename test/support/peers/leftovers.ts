@@ -64,7 +64,8 @@ export async function leftovers(before: Map<number, string>): Promise<{ threads:
     const open = openDescriptors()
     const added = open.size <= before.size ? [] : [...open].filter(([fd, what]) => before.get(fd) !== what)
     const descriptors = added.map(([fd, what]) => `${fd} ${what}`)
-    if ((threads.length === 0 && open.size <= before.size) || performance.now() > deadline) return { threads, descriptors }
+    if ((threads.length === 0 && open.size <= before.size) || performance.now() > deadline)
+      return { threads, descriptors }
     await delay(10)
   }
 }
