@@ -6,6 +6,8 @@ import { endIdleThreads, FaultPoints } from '../../src/index.js'
 import { missingHere, shortCases } from './cases.js'
 import { Walk } from './walk.js'
 
+// Longer than one file of tests may take by itself.
+t.setTimeout(240_000)
 const walk = new Walk()
 t.teardown(async () => {
   await walk.close()
