@@ -42,7 +42,7 @@ export function shortCases(): Case[] {
     return sides.map((side) => ({ point, side, method, at: point === 'recv-ends' ? IN_A_PACKET : 1 }))
   })
   // Nobody else knows of the file.
-  const died: Case = { point: 'main-dies', side: 'destination', method: 'none', at: 3, intoFile: true }
+  const died: Case = { point: 'main-dies', side: 'destination', method: 'none', at: 1, intoFile: true }
   return [...once, died]
 }
 

@@ -30,7 +30,7 @@ for (const [order, says] of [
   ['disk-full', /full/],
   ['destination:disk-sync-fails', /EIO/],
   ['channel-dies@2', /thread of channel \d died/],
-  ['main-dies@2', /coordinator thread died/],
+  ['main-dies', /coordinator thread died/],
 ] as const) {
   t.test(`multifd receive with ${order}`, async (t) => {
     const { ended, source, ram } = await broken(order)
