@@ -28,6 +28,7 @@ export { RamBlock, type RamBlockHandle, type RamBlockOptions } from './ram/block
 export { type DirtyLogKind, requireDirtyLog } from './ram/dirty-log.js'
 export type { RamDiscardListener, RamDiscardManager, SparseOptions } from './ram/discard-manager.js'
 export { type PreallocateOptions, preallocate } from './ram/prealloc.js'
+export { type FaultOrder, FaultPoints } from './shm/fault-points.js'
 export { readSnapshot, type Snapshot, type SnapshotBlock } from './snapshot/file.js'
 export { Guest, GuestReceiver, type ReceiveGuestOptions, type SendGuestOptions } from './snapshot/guest.js'
 export { type InspectedBlock, type InspectedDevice, inspectSnapshot, type SnapshotInfo } from './snapshot/inspect.js'

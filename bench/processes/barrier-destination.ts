@@ -14,7 +14,7 @@ import type { SectionsPlan } from './barrier-clock.js'
 
 export default function run(task: CoordinatorTask & SectionsPlan): ThreadOutcome {
   noteLoaded(task.shm)
-  return Coordinator.run(task, 'mig/dst/main', (coordinator) => runSections(coordinator, task))
+  return Coordinator.run(task, 'dst', (coordinator) => runSections(coordinator, task))
 }
 
 function runSections(coordinator: Coordinator, { clock, listener, block: handle }: SectionsPlan): void {

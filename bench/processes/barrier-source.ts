@@ -17,7 +17,7 @@ import { awaitPassages, type SectionsPlan } from './barrier-clock.js'
 
 export default function run(task: CoordinatorTask & SectionsPlan): ThreadOutcome {
   noteLoaded(task.shm)
-  return Coordinator.run(task, 'mig/src/main', (coordinator) => runSections(coordinator, task))
+  return Coordinator.run(task, 'src', (coordinator) => runSections(coordinator, task))
 }
 
 function runSections(coordinator: Coordinator, { clock, port, block: handle }: SectionsPlan): void {

@@ -1,7 +1,6 @@
 // The receive loop of one channel: reads packets, puts their pages where they belong, rests at every SYNC.
 
 import { MultifdError } from '../errors.js'
-import { FAULT } from '../faults.js'
 import type { Channel } from '../io/channel.js'
 import { type Connection, openChannel } from '../io/connection.js'
 import { describe } from '../io/descriptor-channel.js'
@@ -18,6 +17,7 @@ import {
   type LoadBlockHandle,
   loadBlockFrom,
 } from '../ram/load-block.js'
+import type { FaultPoints } from '../shm/fault-points.js'
 import type { MigrationShm } from '../shm/migration-shm.js'
 import type { HeaderMemory, PacketMemory } from '../shm/packet-memory.js'
 import type { PageRuns } from '../shm/page-runs.js'
@@ -37,6 +37,7 @@ import {
 } from '../wire/multifd-packet.js'
 import { Rehearsal } from './rehearsal.js'
 import {
+  breakThread,
   type ChannelTask,
   channelWait,
   runChannelThread,
@@ -80,6 +81,7 @@ export interface RecvContext {
   /** Whether the main stream is over, so that no page may come any more. */
   ending(): boolean
   counted(bytes: number, normalPages: number, zeroPages: number): void
+  faults?: FaultPoints | undefined
   log?: ThreadLog
 }
 
@@ -93,6 +95,7 @@ export function runRecv(task: RecvTask): ThreadOutcome {
     const packet = shm.packetMemory(channel)
     rehearse(shm, channel, packet, connect)
     const { connection, pageSize } = waitHandOver<RecvConnection>(shm, task)
+    breakThread(shm, 'destination', connection)
     let blocks: LoadBlock[] | undefined
     const methods = RecvMethods.of(shm, channel, task.compression)
     const loop = makeLoop(shm, channel, 1, {
@@ -105,6 +108,7 @@ export function runRecv(task: RecvTask): ThreadOutcome {
         return blocks
       },
       barrier: () => waitBarrier(shm, channel),
+      faults: shm.faults,
       log,
     })
     try {
@@ -157,7 +161,7 @@ function rehearse(
 /** Rests at a SYNC until its barrier is released. */
 export function waitBarrier(shm: MigrationShm, channel: number): void {
   const reached = shm.reachSync(channel)
-  if (shm.faultArmed(FAULT.recvWithoutBarrier)) return
+  if (shm.fault('recv-without-barrier')) return
   // A stop wakes those who wait already: whoever comes later looks first, and whoever comes in between waits shortly.
   while (!shm.stopped && !shm.waitReleased(reached, LOOK_MS));
   if (shm.stopped) throw new Stopped()
@@ -315,7 +319,7 @@ export class RecvLoop {
     if (method === this.#method && block === this.#block) return
     this.#method = method
     this.#block = block
-    if (!block.inPlace) this.#staging ??= RamBlock.staging(this.#perPacket, block.pageSize)
+    if (!block.inPlace) this.#staging ??= this.#makeStaging(block)
     this.#packet.name.set(block.idstrField)
     this.#packet.expect({
       method: method.flag,
@@ -326,6 +330,11 @@ export class RecvLoop {
       address: (block.inPlace ?? this.#staging!).address,
       staged: !block.inPlace,
     })
+  }
+
+  #makeStaging({ pageSize }: LoadBlock): RamBlock {
+    this.#context.faults?.fail('no-staging-memory')
+    return RamBlock.staging(this.#perPacket, pageSize)
   }
 
   // Offsets from number `from` on become runs of pages, each of which lies in the block.

@@ -1,6 +1,5 @@
 // The send loop of one channel: takes batches from its ring and sends each as one packet.
 
-import { FAULT } from '../faults.js'
 import type { Channel } from '../io/channel.js'
 import { type Connection, openChannel } from '../io/connection.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
@@ -24,7 +23,15 @@ import {
 } from '../wire/multifd-packet.js'
 import { FilePages } from './file-pages.js'
 import { type Introduction, introduce } from './introduce.js'
-import { type ChannelTask, channelWait, runChannelThread, Stopped, type ThreadOutcome, waitHandOver } from './thread.js'
+import {
+  breakThread,
+  type ChannelTask,
+  channelWait,
+  runChannelThread,
+  Stopped,
+  type ThreadOutcome,
+  waitHandOver,
+} from './thread.js'
 
 export interface SendTask extends ChannelTask {
   /** Whether this thread looks for zero pages and puts them into the packet (peers since QEMU 9.0). */
@@ -47,7 +54,9 @@ export interface SendHandOver {
 /** Runs a channel until the coordinator ends it. The connection stays the coordinator's to close. */
 export function runSend(task: SendTask): ThreadOutcome {
   return runChannelThread(task, `mig/src/send_${task.channel}`, (shm, log) => {
-    const loop = new SendLoop(shm, log, task, waitHandOver<SendHandOver>(shm, task))
+    const handOver = waitHandOver<SendHandOver>(shm, task)
+    breakThread(shm, 'source', handOver.connection)
+    const loop = new SendLoop(shm, log, task, handOver)
     try {
       loop.run()
     } finally {
@@ -150,7 +159,7 @@ class SendLoop {
   // Before the SYNC counts as reached: from then on the program may take it that what was sent is what the pages were.
   #flushZeroCopy(): void {
     const { channel, zeroCopySends } = this.#task
-    if (zeroCopySends === undefined || this.#shm.faultArmed(FAULT.sendWithoutFlush)) return
+    if (zeroCopySends === undefined || this.#shm.fault('send-without-flush')) return
     this.#shm.count(channel, COUNTER.zeroCopyMissed, this.#channel.flushZeroCopy())
   }
 

@@ -2,9 +2,12 @@
 
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import { MultifdError, type PlainError } from '../errors.js'
+import type { FaultSide } from '../faults.js'
 import type { WaitHook } from '../io/channel.js'
+import type { Connection } from '../io/connection.js'
 import { describe } from '../io/descriptor-channel.js'
 import { type LogTask, ThreadLog } from '../log.js'
+import { breakCalls, mendCalls } from '../os/broken-calls.js'
 import { libc } from '../os/libc.js'
 import { nameIdleThread, nameThread } from '../os/thread.js'
 import { CHANNEL, CHANNEL_STATE } from '../shm/layout.js'
@@ -56,6 +59,7 @@ export function runChannelThread(
     if (!shm.claimFailure(channel)) return {}
     return { error: MultifdError.from(thrown).onChannel(channel).toPlain() }
   } finally {
+    mendCalls()
     if (shm.failedPlace !== undefined) shm.stop()
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.ended)
     shm.setChannelWord(channel, CHANNEL.tid, 0)
@@ -75,6 +79,11 @@ export function noteLoaded(shm: ShmHandle): void {
     // Whoever needs it first says what is missing.
   }
   new MigrationShm(shm).noteLoaded()
+}
+
+/** Breaks this thread's calls by the fault points that are armed, until its task ends. */
+export function breakThread(shm: MigrationShm, side: FaultSide, { tls }: Connection): void {
+  if (shm.faults) breakCalls(`${side} channel`, shm.faults, tls !== undefined)
 }
 
 /** Waits for the coordinator's next hand-over. */

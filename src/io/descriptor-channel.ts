@@ -64,34 +64,36 @@ export class DescriptorChannel implements Channel {
 
   readFull(into: IoVector, boundary: number): number {
     const asked = into.length
-    const got = this.#socket ? this.#receive(into, true) : 0
+    const got = this.#call(into, true)
     // What nearly always happens: everything in one call.
     if (got === asked) {
       into.reset()
       return got
     }
-    if (got > 0) into.advance(got)
-    return this.#read(into, boundary, true, Math.max(got, 0))
+    return this.#read(into, boundary, true, got)
   }
 
   readSome(into: IoVector): number {
-    return this.#read(into, 0, false)
+    return this.#read(into, 0, false, this.#call(into, false))
   }
 
-  #read(into: IoVector, boundary: number, full: boolean, before = 0): number {
-    let total = before
+  #call(into: IoVector, full: boolean): number {
+    return this.#socket ? this.#receive(into, full) : libc().readv(this.fd, into.address, into.count)
+  }
+
+  // Goes on after a first call: what it said is said only once.
+  #read(into: IoVector, boundary: number, full: boolean, first: number): number {
+    let total = 0
     let since = 0
-    while (into.length > 0) {
-      const got = this.#socket ? this.#receive(into, full) : libc().readv(this.fd, into.address, into.count)
+    for (let got = first; ; got = this.#call(into, full)) {
       if (got > 0) {
         into.advance(got)
         total += got
         since = 0
-        if (!full) break
-      } else if (got === 0) break
+        if (!full || into.length === 0) return total
+      } else if (got === 0) return total
       else since = this.#pause('read from', total, boundary, since, POLL.in)
     }
-    return total
   }
 
   readNow(length: number): Uint8Array | undefined {

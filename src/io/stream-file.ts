@@ -2,7 +2,7 @@
 
 import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync, rmSync, statSync } from 'node:fs'
 import { MultifdError } from '../errors.js'
-import { duplicate, seekTo } from '../os/file.js'
+import { seekTo } from '../os/file.js'
 
 /** Where in which file a stream is; `offset` in bytes. */
 export interface StreamPlace {
@@ -67,9 +67,10 @@ function openAt({ path, offset }: StreamPlace, flags: 'r' | 'a', prepare: (fd: n
     try {
       prepare(fd)
       if (offset > 0) seekTo(fd, offset)
-      return duplicate(fd)
-    } finally {
+      return fd
+    } catch (error) {
       closeSync(fd)
+      throw error
     }
   })
 }

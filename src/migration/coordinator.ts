@@ -7,6 +7,8 @@ import type { Channel, WaitHook } from '../io/channel.js'
 import { type Connection, closeConnection, openChannel } from '../io/connection.js'
 import { describe } from '../io/descriptor-channel.js'
 import { type LogTask, ThreadLog } from '../log.js'
+import { breakCalls, mendCalls } from '../os/broken-calls.js'
+import { noteDescriptors, noteOpened } from '../os/descriptors.js'
 import { shutdownBoth } from '../os/socket.js'
 import { nameIdleThread, nameThread } from '../os/thread.js'
 import { CHANNEL, CHANNEL_STATE, COUNTER, LIMIT } from '../shm/layout.js'
@@ -53,13 +55,16 @@ export class Coordinator {
   }
 
   /** Runs `body` from registration to deregistration; every connection it took is closed when it returns. */
-  static run(task: CoordinatorTask, name: string, body: (coordinator: Coordinator) => void): ThreadOutcome {
+  static run(task: CoordinatorTask, side: 'src' | 'dst', body: (coordinator: Coordinator) => void): ThreadOutcome {
     const coordinator = new Coordinator(task)
     const { shm } = coordinator
-    const threadId = nameThread(name)
+    const threadId = nameThread(`mig/${side}/main`)
     shm.setCounter(shm.coordinatorPlace, COUNTER.tid, threadId)
     coordinator.log.debug({ threadId, channels: shm.channels }, 'the thread runs')
+    noteDescriptors(shm.descriptors())
     let outcome: ThreadOutcome = {}
+    const { faults } = shm
+    if (faults) breakCalls(side === 'src' ? 'source main' : 'destination main', faults, task.tls !== undefined)
     try {
       body(coordinator)
     } catch (thrown) {
@@ -68,6 +73,7 @@ export class Coordinator {
       }
       shm.stop()
     }
+    mendCalls()
     coordinator.#finish()
     coordinator.log.debug({}, 'every channel is at its end')
     shm.setCounter(shm.coordinatorPlace, COUNTER.tid, 0)
@@ -109,6 +115,8 @@ export class Coordinator {
 
   /** The main channel over a connection, which is taken over. */
   openMain(connection: Connection, wait: WaitHook): Channel {
+    // It may have been opened by somebody else.
+    noteOpened(connection.fd)
     this.#main = openChannel(connection, 'main', wait)
     // It closes the connection itself: a second close could hit somebody else's of the same number.
     const owned = this.#connections.indexOf(connection)

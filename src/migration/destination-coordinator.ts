@@ -42,7 +42,6 @@ const PROGRESS_MS = 1000
 // A source that is not yet through with its last section goes on sooner.
 const QUIET_MS = 500
 const DEFAULT_PAGE_SIZE = 4096
-const THREAD_NAME = 'mig/dst/main'
 
 /** Where the source comes from. */
 export interface DestinationPlan {
@@ -65,7 +64,7 @@ export function runDestination(
   noteLoaded(task.shm)
   if (!rehearsedFor(task)) task.toProgram.postMessage({ type: 'warning', text: 'the rehearsal failed' })
   let target: LoadTarget | undefined
-  const outcome = Coordinator.run(task, THREAD_NAME, (coordinator) => {
+  const outcome = Coordinator.run(task, 'dst', (coordinator) => {
     target = makeTarget(coordinator)
     new DestinationRun(coordinator, task, target).run()
   })
@@ -88,7 +87,7 @@ function rehearsedFor(task: DestinationTask): boolean {
   if (waiting !== 0) return true
   let image: GuestImage | undefined
   rehearse(task, (rehearsal, fd) => {
-    Coordinator.run(rehearsal, THREAD_NAME, (coordinator) => {
+    Coordinator.run(rehearsal, 'dst', (coordinator) => {
       const target = new MemoryTarget(undefined, [], (came) => {
         image = came
       })

@@ -7,6 +7,7 @@ import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js
 import type { Logger } from '../log.js'
 import type { SocketAddress } from '../os/socket.js'
 import type { RamBlock, RamBlockHandle } from '../ram/block.js'
+import type { FaultPoints } from '../shm/fault-points.js'
 import type { Device } from '../vmstate/device.js'
 import type { DeviceSet } from '../vmstate/device-set.js'
 import { parseUuid } from '../wire/bytes.js'
@@ -32,8 +33,8 @@ export interface ReceiveOptions {
   /** Accepts a stream that lacks pages, as a guest whose memory was given back to its host sends. Default false. */
   allowMissingPages?: boolean
   logger?: Logger
-  /** Fault points to arm, for tests: see src/faults.ts. */
-  faults?: number
+  /** Fault points that are armed, for tests: see docs/faults.md. */
+  faults?: FaultPoints
 }
 
 export interface MigrationDestinationOptions extends ReceiveOptions {
@@ -141,13 +142,18 @@ export class Receiver extends Migration {
       channelPlan: { compression: this.parameters.multifdCompression },
       signal,
       tls,
-      ...(this.#options.faults === undefined ? {} : { faults: this.#options.faults }),
+      faults: this.#options.faults,
       onMessage: (message, threads) => {
         if (message.type === 'prepare') {
           void answerWhen(threads, () => load?.prepare(message.early))
           if (this.parameters.switchoverAck && !threads.shm.stopped) void this.#approve(threads)
         }
-        if (message.type === 'load-devices') void answerWhen(threads, () => load?.finish(message.deviceState))
+        if (message.type === 'load-devices') {
+          void answerWhen(threads, () => {
+            threads.shm.faults?.fail('device-load-fails')
+            load?.finish(message.deviceState)
+          })
+        }
         if (message.type === 'image') this.image = message.image
         if (message.type !== 'set-up') return
         this.machineType = message.machineType

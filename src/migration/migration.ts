@@ -5,6 +5,7 @@ import { MultifdError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { noLogger } from '../log.js'
 import type { RamBlock } from '../ram/block.js'
+import { FaultPoints } from '../shm/fault-points.js'
 import { TlsContext } from '../tls/context.js'
 import type { CoordinatorMessage } from './messages.js'
 import { changedWhileRunning, completeParameters, type MigrationParameters } from './parameters.js'
@@ -114,6 +115,9 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     this.#parameters = next
   }
 
+  /** What the coordinator's thread would have done at its end; called where it died. */
+  protected tidyUp(): void {}
+
   /** What one side alone knows of parameters. @throws MultifdError ERR_MULTIFD_ARGUMENT */
   protected checkParameters(_parameters: MigrationParameters): void {}
 
@@ -215,7 +219,7 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     const cancelled = (): MultifdError => {
       return new MultifdError('ERR_MULTIFD_ABORTED', 'the migration was cancelled', { cause: signal.reason })
     }
-    const threads = new MigrationThreads({
+    const threads: MigrationThreads = this.#start({
       ...rest,
       ...(signal.aborted && { failure: cancelled() }),
       channels: multifd ? multifdChannels : 0,
@@ -242,13 +246,29 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
     const error = await Promise.race([threads.ended, hasEverything])
     over = true
     this.#totalTime = (error ? undefined : this.#doneTime) ?? performance.now() - this.#began
-    this.#error = error
-    this.state.become(error === undefined ? 'completed' : error.code === 'ERR_MULTIFD_ABORTED' ? 'cancelled' : 'failed')
-    if (error) {
-      this.logger.error({ code: error.code, channel: error.channel }, error.message)
-      throw error
-    }
+    if (threads.coordinatorDied) this.tidyUp()
+    if (error) throw this.#failed(error)
+    this.state.become('completed')
     return this.statistics()!
+  }
+
+  // What it takes to start them may be missing.
+  #start(options: ThreadsOptions): MigrationThreads {
+    try {
+      return new MigrationThreads({ ...options, faults: armedFaults(options) })
+    } catch (thrown) {
+      options.tls?.close()
+      this.#threads = undefined
+      this.state.become('setup')
+      throw this.#failed(MultifdError.from(thrown))
+    }
+  }
+
+  #failed(error: MultifdError): MultifdError {
+    this.#error = error
+    this.state.become(error.code === 'ERR_MULTIFD_ABORTED' ? 'cancelled' : 'failed')
+    this.logger.error({ code: error.code, channel: error.channel }, error.message)
+    return error
   }
 
   #takeFigures({ downtime, ...figures }: Partial<Figures>): void {
@@ -273,4 +293,11 @@ export abstract class Migration extends EventEmitter<MigrationEvents> {
       if (this.state.allows('active')) this.state.become('active')
     }
   }
+}
+
+function armedFaults({ side, faults }: Pick<ThreadsOptions, 'side' | 'faults'>): FaultPoints | undefined {
+  const name = side === 'src' ? 'source' : 'destination'
+  const armed = faults ?? FaultPoints.fromEnvironment(name)
+  armed?.checkSide(name)
+  return armed
 }

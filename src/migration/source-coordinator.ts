@@ -68,7 +68,7 @@ export type SourceTask = CoordinatorTask & SourcePlan
 
 export function runSource(task: SourceTask): ThreadOutcome {
   noteLoaded(task.shm)
-  return Coordinator.run(task, 'mig/src/main', (coordinator) => new SourceRun(coordinator, task).run())
+  return Coordinator.run(task, 'src', (coordinator) => new SourceRun(coordinator, task).run())
 }
 
 class SourceRun {

@@ -11,6 +11,7 @@ import { BlockGuard } from '../ram/block-guard.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
 import { requireDirtyLog } from '../ram/dirty-log.js'
 import { logFree } from '../ram/log-use.js'
+import type { FaultPoints } from '../shm/fault-points.js'
 import type { TlsContext } from '../tls/context.js'
 import type { Device } from '../vmstate/device.js'
 import { DeviceSet } from '../vmstate/device-set.js'
@@ -50,8 +51,8 @@ export interface MigrationSourceOptions {
   /** Sent in every channel's initial packet. */
   uuid?: string
   logger?: Logger
-  /** Fault points to arm, for tests: see src/faults.ts. */
-  faults?: number
+  /** Fault points that are armed, for tests: see docs/faults.md. */
+  faults?: FaultPoints
 }
 
 export interface MigrateOptions extends ProgramHooks {
@@ -172,7 +173,7 @@ export class MigrationSource extends Migration {
     options: MigrateOptions,
     guard: BlockGuard,
   ): Promise<MigrationStatistics> {
-    const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid, faults } = this.#options
+    const { ram, machineType = PROGRAM_MACHINE_TYPE, uuid } = this.#options
     const save = this.#extras ? undefined : new ProgramSave(this.#devices, ram[0]!.pageSize)
     const ignoredShared = this.#ignoredShared()
     const sent = ram.filter(({ idstr }) => !ignoredShared?.blocks.includes(idstr))
@@ -213,7 +214,7 @@ export class MigrationSource extends Migration {
           compression: sendMethodOptions(this.parameters),
           ...(sends === undefined ? {} : { zeroCopySends: sends }),
         },
-        ...(faults === undefined ? {} : { faults }),
+        faults: this.#options.faults,
         signal,
         tls,
         onMessage: (message, threads) => {

@@ -95,6 +95,7 @@ export class Switchover {
       if (threads.shm.stopped) return
     }
     state.become('device')
+    threads.shm.faults?.fail('device-save-fails')
     // Before the last look at the dirty logs: what a device writes into memory as it is saved goes with the last pages.
     if (!threads.shm.stopped) threads.answer({ deviceState: save() } satisfies SwitchoverAnswer)
   }

@@ -80,6 +80,8 @@ function startPool(filename: string, threads: number, atOnce: number): Piscina {
     execArgv: [],
     // A thread that waits for a task must not freeze in it: `destroy` could not end it.
     atomics: 'disabled',
+    // What a coordinator that dies has open is closed once no channel's thread uses it any more: see threads.ts.
+    trackUnmanagedFds: false,
     resourceLimits: THREAD_LIMITS,
   })
 }

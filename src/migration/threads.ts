@@ -6,6 +6,8 @@ import type { ChannelTask, ThreadOutcome } from '../channel/thread.js'
 import { MultifdError, type PlainError } from '../errors.js'
 import type { Logger } from '../log.js'
 import { delayOptimizing } from '../os/engine.js'
+import { closeDescriptor, shutdownBoth } from '../os/socket.js'
+import type { FaultPoints } from '../shm/fault-points.js'
 import { CHANNEL, CHANNEL_STATE, COUNTER, LIMIT } from '../shm/layout.js'
 import { MigrationShm } from '../shm/migration-shm.js'
 import type { TlsContext } from '../tls/context.js'
@@ -44,7 +46,7 @@ export interface ThreadsOptions {
   logger: Logger
   /** Where it is over before it begins. */
   failure?: MultifdError
-  faults?: number
+  faults?: FaultPoints | undefined
 }
 
 // Longest wait, when the process exits, for threads that have only just started; they need a fraction of it.
@@ -66,6 +68,7 @@ export class MigrationThreads {
   readonly #side: 'src' | 'dst'
   #embeddingError: MultifdError | undefined
   #died = false
+  #coordinatorDied = false
   #toCoordinator: MessagePort | undefined
 
   constructor(options: ThreadsOptions) {
@@ -76,6 +79,11 @@ export class MigrationThreads {
     // Before a thread has it: one that is warm could come first with an error of its own.
     if (options.failure) this.fail(options.failure)
     this.ended = this.#run(options)
+  }
+
+  /** Whether nobody was left to tidy up in the coordinator's thread. */
+  get coordinatorDied(): boolean {
+    return this.#coordinatorDied
   }
 
   /** Lets these hold from now on. */
@@ -142,6 +150,8 @@ export class MigrationThreads {
         start,
       )
       await Promise.all(channelTasks)
+      // A coordinator closes its own, unless it died.
+      for (const fd of shm.descriptors().list()) closeDescriptor(fd)
       for (const { port1, port2 } of links) {
         port1.close()
         port2.close()
@@ -171,6 +181,7 @@ export class MigrationThreads {
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.starting)
     shm.noteStarting()
     try {
+      shm.faults?.fail('channel-start-fails')
       const transferList = log.task ? [port, log.task.port] : [port]
       outcomes[channel] = (await pool.run(task, { transferList })) as ThreadOutcome
     } catch (cause) {
@@ -207,11 +218,15 @@ export class MigrationThreads {
     this.shm.noteStarting()
     let outcome: ThreadOutcome = {}
     try {
+      this.shm.faults?.fail('main-start-fails')
       const transferList = [port2, ...ports, ...(log.task ? [log.task.port] : [])]
       outcome = (await pool.run({ ...options.plan, ...task }, { transferList })) as ThreadOutcome
     } catch (cause) {
       this.#died = true
+      this.#coordinatorDied = true
       this.fail(new MultifdError('ERR_MULTIFD_INTERNAL', 'the coordinator thread died', { cause }))
+      // Wakes the channels' threads, and tells the other side.
+      for (const fd of this.shm.descriptors().list()) shutdownBoth(fd)
     }
     // What it said last may not have been heard yet.
     port1.off('message', hear)

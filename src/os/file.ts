@@ -7,10 +7,10 @@ import { NO_ROOM } from './memory.js'
 
 const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
-const F_DUPFD_CLOEXEC = 1030
 const SEEK_SET = 0
 const SEEK_DATA = 3
 const SEEK_HOLE = 4
+const FULL = new Set<number>([ERRNO.noSpace, constants.errno.EDQUOT])
 const ERRNO_NO_DATA = constants.errno.ENXIO
 
 /** Gives the room of bytes [offset, offset + length) back; they read as zero. Where a file system can not, no harm. */
@@ -51,24 +51,6 @@ function move(syscall: 'pread' | 'pwrite', fd: number, address: number, length: 
   }
 }
 
-/**
- * Another descriptor of the same open file, which the caller closes by {@link closeDescriptor}: what Node's `openSync` opened in
- * a worker, Node closes at the worker's end, whose number it may be by then.
- *
- * @throws MultifdError ERR_MULTIFD_FILE
- */
-export function duplicate(fd: number): number {
-  const other = libc().fcntl(fd, F_DUPFD_CLOEXEC, 0)
-  if (other >= 0) return other
-  const number = errno()
-  const name = errnoName(number)
-  throw new MultifdError('ERR_MULTIFD_FILE', `no further descriptor of a file: ${name}`, {
-    errno: number,
-    errnoName: name,
-    syscall: 'fcntl',
-  })
-}
-
 /** The next byte that is read or written is the one at `offset`. @throws MultifdError ERR_MULTIFD_FILE */
 export function seekTo(fd: number, offset: number): void {
   if (Number(libc().lseek(fd, offset, SEEK_SET)) === offset) return
@@ -76,6 +58,29 @@ export function seekTo(fd: number, offset: number): void {
   const name = errnoName(number)
   const message = `a file's place ${offset} can not be gone to: ${name}`
   throw new MultifdError('ERR_MULTIFD_FILE', message, { errno: number, errnoName: name, syscall: 'lseek' })
+}
+
+/** Returns once the disk has all of a file. @throws MultifdError ERR_MULTIFD_FILE */
+export function syncFile(fd: number, path: string): void {
+  for (;;) {
+    if (libc().fsync(fd) === 0) return
+    if (errno() !== ERRNO.intr) throw fileError(path, 'fsync')
+  }
+}
+
+/** Gives a file another name, in the place of what has it. @throws MultifdError ERR_MULTIFD_FILE */
+export function renameFile(from: string, to: string): void {
+  if (libc().rename(from, to) !== 0) throw fileError(to, 'rename')
+}
+
+function fileError(path: string, syscall: string): MultifdError {
+  const number = errno()
+  const name = errnoName(number)
+  return new MultifdError('ERR_MULTIFD_FILE', `${path}: ${FULL.has(number) ? `the disk is full (${name})` : name}`, {
+    errno: number,
+    errnoName: name,
+    syscall,
+  })
 }
 
 /** The first byte at or after `offset` that the file has room for; Infinity when there is none; `offset` where nobody knows. */

@@ -7,7 +7,7 @@ import { MultifdError } from '../errors.js'
 // An address is a JavaScript number: user addresses on x86-64 and arm64 stay below 2^48, far inside what a double holds.
 type Address = number
 
-interface Libc {
+export interface Libc {
   socket(domain: number, type: number, protocol: number): number
   socketpair(domain: number, type: number, protocol: number, fds: Int32Array): number
   bind(fd: number, sockaddr: Uint8Array, length: number): number
@@ -26,6 +26,8 @@ interface Libc {
   writev(fd: number, vector: Address, count: number): number
   pread(fd: number, buffer: Address, length: number, position: number): number
   pwrite(fd: number, buffer: Address, length: number, position: number): number
+  fsync(fd: number): number
+  rename(from: string, to: string): number
   poll(fds: Uint8Array, count: number, timeoutMs: number): number
   close(fd: number): number
   fcntl(fd: number, command: number, argument: number): number
@@ -53,7 +55,7 @@ interface Koffi {
   register(callback: (...args: never[]) => unknown, type: object): bigint
   unregister(callback: bigint): void
   address(value: ArrayBufferView): bigint
-  errno(): number
+  errno(value?: number): number
   view(address: number, length: number): ArrayBuffer
   load(path: string | null): { func(declaration: string): unknown }
 }
@@ -77,6 +79,8 @@ const DECLARATIONS: Record<keyof Libc, string> = {
   writev: 'intptr_t writev(int, uintptr_t, int)',
   pread: 'intptr_t pread(int, uintptr_t, size_t, int64_t)',
   pwrite: 'intptr_t pwrite(int, uintptr_t, size_t, int64_t)',
+  fsync: 'int fsync(int)',
+  rename: 'int rename(const char *, const char *)',
   poll: 'int poll(_Inout_ uint8_t *, unsigned long, int)',
   close: 'int close(int)',
   fcntl: 'int fcntl(int, int, intptr_t)',
@@ -130,6 +134,19 @@ export function libc(): Libc {
   return loaded
 }
 
+let real: Libc | undefined
+
+/** Puts calls in the place of the library's, in this thread, or with undefined the library's own again: for fault points. */
+export function replaceCalls(calls: Partial<Libc> | undefined): void {
+  if (calls) {
+    real ??= libc()
+    loaded = { ...libc(), ...calls }
+  } else if (real) {
+    loaded = real
+    real = undefined
+  }
+}
+
 /** Declares functions of a shared library, or with null of the process itself. Throws koffi's error when it is not there. */
 export function openLibrary<T extends object>(name: string | null, declarations: Record<keyof T, string>): T {
   const library = foreign().load(name)
@@ -154,6 +171,11 @@ export function foreignCallback(
 /** Linux's error number of this thread's last failed call. Ask at once: the next call overwrites it. */
 export function errno(): number {
   return foreign().errno()
+}
+
+/** Makes {@link errno} say this: for calls that fault points break. */
+export function setErrno(number: number): void {
+  foreign().errno(number)
 }
 
 /**
@@ -195,5 +217,6 @@ export const ERRNO = {
   noIoctl: constants.errno.ENOTTY,
   notSupported: constants.errno.EOPNOTSUPP,
   noBuffers: constants.errno.ENOBUFS,
+  tooManyFiles: constants.errno.EMFILE,
   pipe: constants.errno.EPIPE,
 } as const

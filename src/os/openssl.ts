@@ -7,7 +7,7 @@ import { MultifdError } from '../errors.js'
 import { foreignCallback, openLibrary, viewOf } from './libc.js'
 import { PinnedBuffer } from './memory.js'
 
-interface Openssl {
+export interface Openssl {
   TLS_client_method(): number
   TLS_server_method(): number
   SSL_CTX_new(method: number): number
@@ -175,6 +175,19 @@ export function openssl(): Openssl {
     throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', text, { cause })
   }
   return loaded
+}
+
+let real: Openssl | undefined
+
+/** Puts calls in the place of OpenSSL's, in this thread, or with undefined its own again: for fault points. */
+export function replaceOpenssl(calls: Partial<Openssl> | undefined): void {
+  if (calls) {
+    real ??= openssl()
+    loaded = { ...openssl(), ...calls }
+  } else if (real) {
+    loaded = real
+    real = undefined
+  }
 }
 
 /** An error of OpenSSL's. */

@@ -8,6 +8,7 @@
 import { closeSync, openSync } from 'node:fs'
 import { MultifdError } from '../errors.js'
 import { missingFromKernel } from '../faults.js'
+import { noteClosed, noteOpened } from './descriptors.js'
 import { ERRNO, errno, libc } from './libc.js'
 import { PinnedBuffer } from './memory.js'
 import { kernelError } from './userfaultfd.js'
@@ -57,7 +58,7 @@ export class Pagemap {
   /** @throws MultifdError ERR_MULTIFD_UNSUPPORTED where /proc or the call is missing */
   constructor() {
     try {
-      this.#fd = openSync('/proc/self/pagemap', 'r')
+      this.#fd = noteOpened(openSync('/proc/self/pagemap', 'r'))
     } catch (cause) {
       const reason = (cause as NodeJS.ErrnoException).code
       throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `/proc/self/pagemap can not be opened: ${reason}`, { cause })
@@ -77,7 +78,8 @@ export class Pagemap {
    * Calls `visit` with the address and length of every run of pages in the range that changed since they were protected
    * last, and protects them in the same step: a write is told by this call or by the next one.
    *
-   * @throws MultifdError ERR_MULTIFD_STATE when the range is not, or no longer, under an asynchronous userfaultfd
+   * @throws MultifdError ERR_MULTIFD_STATE when the range is not, or no longer, under an asynchronous userfaultfd;
+   * ERR_MULTIFD_IO when memory runs short
    */
   takeWritten(address: number, length: number, visit: (address: number, length: number) => void): void {
     const { view } = this.#argument
@@ -99,6 +101,7 @@ export class Pagemap {
     for (let from = address; from < end; ) {
       const number = this.#scan(WP_MATCHING | CHECK_WPASYNC, from, Math.min(from + SCAN_BYTES, end))
       if (number === ERRNO.intr || number === ERRNO.again) continue
+      if (number === ERRNO.noMemory) throw kernelError('PAGEMAP_SCAN', 'ioctl', number)
       if (number !== 0) {
         const message = 'memory was unmapped or replaced while its writes were tracked'
         throw new MultifdError('ERR_MULTIFD_STATE', message, { cause: kernelError('PAGEMAP_SCAN', 'ioctl', number) })
@@ -125,7 +128,10 @@ export class Pagemap {
 
   /** Idempotent. */
   close(): void {
-    if (this.#fd >= 0) closeSync(this.#fd)
+    if (this.#fd >= 0) {
+      noteClosed(this.#fd)
+      closeSync(this.#fd)
+    }
     this.#fd = -1
   }
 }

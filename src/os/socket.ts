@@ -1,6 +1,7 @@
 // Sockets by descriptor: addresses, options, connect, listen, accept, poll.
 
 import { MultifdError } from '../errors.js'
+import { noteClosed, noteOpened } from './descriptors.js'
 import { ERRNO, errno, errnoName, libc } from './libc.js'
 import { PinnedBuffer } from './memory.js'
 
@@ -115,7 +116,7 @@ function open(address: SocketAddress, code: 'ERR_MULTIFD_CONNECT' | 'ERR_MULTIFD
   const domain = address.family === 'inet' ? AF_INET : address.family === 'inet6' ? AF_INET6 : AF_UNIX
   const fd = libc().socket(domain, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
   if (fd < 0) throw systemError(code, 'can not open a socket', 'socket')
-  return fd
+  return noteOpened(fd)
 }
 
 /** Starts to connect; returns the descriptor, non-blocking. Poll it for POLL.out, then ask {@link connectResult}. */
@@ -143,12 +144,12 @@ export function openListener(address: SocketAddress, backlog: number): number {
   if (address.family !== 'unix') libc().setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, int(1), 4)
   if (libc().bind(fd, address.bytes, address.bytes.length) !== 0) {
     const failure = systemError('ERR_MULTIFD_LISTEN', `can not listen on ${where}`, 'bind')
-    libc().close(fd)
+    closeDescriptor(fd)
     throw failure
   }
   if (libc().listen(fd, backlog) !== 0) {
     const failure = systemError('ERR_MULTIFD_LISTEN', `can not listen on ${where}`, 'listen')
-    libc().close(fd)
+    closeDescriptor(fd)
     throw failure
   }
   return fd
@@ -167,7 +168,7 @@ export function localPort(fd: number): number {
 export function acceptOne(listener: number): number | undefined {
   for (;;) {
     const fd = libc().accept4(listener, 0, 0, SOCK_CLOEXEC)
-    if (fd >= 0) return fd
+    if (fd >= 0) return noteOpened(fd)
     const number = errno()
     if (number === ERRNO.again) return undefined
     // A connection that went away while it waited is no error of the listener.
@@ -259,6 +260,7 @@ export function shutdownBoth(fd: number): void {
 }
 
 export function closeDescriptor(fd: number): void {
+  noteClosed(fd)
   libc().close(fd)
 }
 

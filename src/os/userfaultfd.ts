@@ -9,6 +9,7 @@
 import { closeSync, constants, openSync } from 'node:fs'
 import { MultifdError } from '../errors.js'
 import { missingFromKernel } from '../faults.js'
+import { noteClosed, noteOpened } from './descriptors.js'
 import { ERRNO, errno, errnoName, libc } from './libc.js'
 import { PinnedBuffer } from './memory.js'
 import { putWord, takeWord } from './words.js'
@@ -184,7 +185,7 @@ export class Userfaultfd {
       libc().close(fd)
       throw kernelError('userfaultfd refuses the features that it offers', 'ioctl', number)
     }
-    return new Userfaultfd(fd, mask)
+    return new Userfaultfd(noteOpened(fd), mask)
   }
 
   get descriptor(): number {
@@ -265,7 +266,10 @@ export class Userfaultfd {
 
   /** Lifts every protection and wakes everyone who waits. Idempotent. */
   close(): void {
-    if (this.#fd >= 0) libc().close(this.#fd)
+    if (this.#fd >= 0) {
+      noteClosed(this.#fd)
+      libc().close(this.#fd)
+    }
     this.#fd = -1
   }
 

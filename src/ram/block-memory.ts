@@ -36,22 +36,25 @@ export function freshMemory(
   if (size > MEMORY_MAX) {
     throw new MultifdError('ERR_MULTIFD_ARGUMENT', `block '${idstr}': allocate makes up to 4 GiB; map a file for more`)
   }
-  let memory: SharedMemory
-  try {
-    memory = makeSharedMemory(size)
-  } catch (cause) {
-    throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `block '${idstr}': no memory for ${size} bytes`, { cause })
-  }
+  const memory = blockMemory(idstr, size)
   const address = addressOf(new Uint8Array(memory.buffer))
   if (fitsHugePages(address, sparse)) adviseHugePages(address, size)
   else adviseSmallPages(address, size)
   return { idstr, size, pageSize, address, memory, dirty: new SharedBitmap(size / pageSize).buffer }
 }
 
+function blockMemory(idstr: string, size: number): SharedMemory {
+  try {
+    return makeSharedMemory(size)
+  } catch (cause) {
+    throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `block '${idstr}': no memory for ${size} bytes`, { cause })
+  }
+}
+
 /** Memory of a thread's own: see RamBlock.staging. */
 export function stagingMemory(pages: number, pageSize: number): RamBlockHandle {
   const size = pages * pageSize
-  const memory = makeSharedMemory(size)
+  const memory = blockMemory('staging', size)
   const address = addressOf(new Uint8Array(memory.buffer))
   return { idstr: 'staging', size, pageSize, address, memory, dirty: new SharedArrayBuffer(0) }
 }

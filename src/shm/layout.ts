@@ -6,6 +6,7 @@
 //   channels  n × CHANNEL_WORDS int32
 //   counters  (n + 1) × COUNTER_WORDS float64   the coordinator's are the last
 //   limits    LIMIT_WORDS float64                what may be changed while it runs
+//   descriptors  DESCRIPTORS_MAX int32           what C has open
 //   jobs      n × RING_DEPTH int32            the slot or command at each place of a channel's ring
 //   slots     (n × RING_DEPTH + 1) × slotWords uint32
 //   packets   n × PACKET.size bytes              each its channel's own
@@ -13,6 +14,7 @@
 //   batch     a list of runs                     C's own
 
 import { packetHeaderSize } from '../wire/multifd-packet.js'
+import { DESCRIPTORS_MAX } from './open-descriptors.js'
 import { runWords } from './page-runs.js'
 
 /** Bytes of a struct iovec. */
@@ -32,18 +34,16 @@ export const CONTROL = {
   released: 4,
   /** Destination: 1 once the main stream is at its end, and what channels still carry belongs to nothing. C writes. */
   ending: 5,
-  /** Fault points that a test armed, as a mask. Written before the threads start. */
-  faults: 6,
   /** Number of the next packet. H adds. */
-  packetNum: 7,
+  packetNum: 6,
   /** Threads that have not loaded their code yet. The embedding thread adds them; each takes itself off. */
-  loading: 8,
+  loading: 7,
   /** 1 once both sides know that each packet may have its own method. C writes, before the first pages. */
-  adaptive: 9,
+  adaptive: 8,
   /** Destination: 1 once its devices agree to the switchover. The embedding thread writes. */
-  approved: 10,
+  approved: 9,
 } as const
-export const CONTROL_WORDS = 11
+export const CONTROL_WORDS = 10
 
 /** Words of one channel's area. */
 export const CHANNEL = {
@@ -159,7 +159,8 @@ export function shmOffsets({ channels, pagesPerPacket, dirtyWords }: ShmShape) {
   const channelAreas = control + 4 * CONTROL_WORDS
   const counters = Math.ceil((channelAreas + 4 * channels * CHANNEL_WORDS) / 64) * 64
   const limits = counters + 8 * (channels + 1) * COUNTER_WORDS
-  const jobs = limits + 8 * LIMIT_WORDS
+  const descriptors = limits + 8 * LIMIT_WORDS
+  const jobs = descriptors + 4 * DESCRIPTORS_MAX
   const slots = jobs + 4 * channels * RING_DEPTH
   const packets = Math.ceil((slots + 4 * slotCount * slotWords) / 64) * 64
   const dirty = packets + channels * PACKET.size
@@ -169,6 +170,7 @@ export function shmOffsets({ channels, pagesPerPacket, dirtyWords }: ShmShape) {
     channelAreas,
     counters,
     limits,
+    descriptors,
     jobs,
     slots,
     packets,

@@ -1,6 +1,9 @@
 // One thread's view of a migration's shared memory: the only place that reads and writes its words.
 
+import { MultifdError } from '../errors.js'
+import type { FaultName } from '../faults.js'
 import { makeSharedMemory, type SharedMemory } from '../wasm/kernel.js'
+import { FaultPoints } from './fault-points.js'
 import {
   CHANNEL,
   CHANNEL_WORDS,
@@ -13,9 +16,10 @@ import {
   type ShmShape,
   shmOffsets,
 } from './layout.js'
+import { DESCRIPTORS_MAX, OpenDescriptors } from './open-descriptors.js'
 import { PacketMemory } from './packet-memory.js'
 import { PageRuns } from './page-runs.js'
-import { Semaphore } from './semaphore.js'
+import { LateSemaphore, Semaphore } from './semaphore.js'
 
 // In the word of the first failure: there is none, and there will be none.
 const SUCCEEDED = -1
@@ -23,6 +27,8 @@ const SUCCEEDED = -1
 /** What crosses to a thread: the memory and its shape. */
 export interface ShmHandle extends ShmShape {
   memory: SharedMemory
+  /** Of the fault points, where any is armed. */
+  faults?: Int32Array<SharedArrayBuffer>
 }
 
 /** Totals over threads, as far as they have come. */
@@ -36,6 +42,8 @@ export interface CounterTotals {
 export class MigrationShm {
   readonly handle: ShmHandle
   readonly channels: number
+  /** Undefined where none is armed, as always but in tests. */
+  readonly faults: FaultPoints | undefined
   /** Something happened that the coordinator waits for. */
   readonly coordinator: Semaphore
   /** The embedding thread has answered. */
@@ -50,24 +58,43 @@ export class MigrationShm {
     const { buffer } = handle.memory
     this.handle = handle
     this.channels = handle.channels
+    this.faults = handle.faults && new FaultPoints(handle.faults)
     this.#control = new Int32Array(buffer, at.control, CONTROL_WORDS)
     this.#channels = new Int32Array(buffer, at.channelAreas, handle.channels * CHANNEL_WORDS)
     this.#counters = new Float64Array(buffer, at.counters, (handle.channels + 1) * COUNTER_WORDS)
     this.#limits = new Float64Array(buffer, at.limits, LIMIT_WORDS)
-    this.coordinator = new Semaphore(this.#control, CONTROL.coordinator)
-    this.answers = new Semaphore(this.#control, CONTROL.answers)
+    this.coordinator = this.#semaphore(this.#control, CONTROL.coordinator)
+    this.answers = this.#semaphore(this.#control, CONTROL.answers)
   }
 
-  static create(shape: ShmShape, faults = 0): MigrationShm {
-    const shm = new MigrationShm({ ...shape, memory: makeSharedMemory(shmOffsets(shape).total) })
-    Atomics.store(shm.#control, CONTROL.faults, faults)
-    return shm
+  /** @throws MultifdError ERR_MULTIFD_UNSUPPORTED where there is no memory for it */
+  static create(shape: ShmShape, faults?: FaultPoints): MigrationShm {
+    const { total } = shmOffsets(shape)
+    faults?.fail('no-shared-memory')
+    try {
+      return new MigrationShm({ ...shape, memory: makeSharedMemory(total), ...(faults && { faults: faults.words }) })
+    } catch (cause) {
+      const text = `no memory for ${total} bytes of what the threads share`
+      throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', text, { cause })
+    }
+  }
+
+  #semaphore(words: Int32Array, at: number): Semaphore {
+    const { faults } = this
+    if (!faults?.armed('semaphore-late')) return new Semaphore(words, at)
+    return new LateSemaphore(words, at, () => faults.happens('semaphore-late'))
   }
 
   /** The coordinator's list of pages on their way from the bitmaps to a packet or a record. */
   batch(): PageRuns {
     const { memory, pagesPerPacket } = this.handle
     return new PageRuns(memory.buffer, shmOffsets(this.handle).batch, pagesPerPacket)
+  }
+
+  /** What the coordinator's thread has open. */
+  descriptors(): OpenDescriptors {
+    const { memory } = this.handle
+    return new OpenDescriptors(new Int32Array(memory.buffer, shmOffsets(this.handle).descriptors, DESCRIPTORS_MAX))
   }
 
   /** Where the bitmaps of pages to be sent are, bytes. */
@@ -139,8 +166,9 @@ export class MigrationShm {
     return place === 0 || place === SUCCEEDED ? undefined : place - 1
   }
 
-  faultArmed(mask: number): boolean {
-    return (Atomics.load(this.#control, CONTROL.faults) & mask) !== 0
+  /** Whether a fault point happens now. */
+  fault(name: FaultName): boolean {
+    return this.faults?.happens(name) ?? false
   }
 
   /** Whether both sides know that each packet may have its own method. */
@@ -180,7 +208,7 @@ export class MigrationShm {
 
   /** The semaphore that a channel's thread waits on. */
   wake(channel: number): Semaphore {
-    return new Semaphore(this.#channels, channel * CHANNEL_WORDS + CHANNEL.wake)
+    return this.#semaphore(this.#channels, channel * CHANNEL_WORDS + CHANNEL.wake)
   }
 
   channelWord(channel: number, word: number): number {

@@ -47,3 +47,28 @@ export class Semaphore {
     Atomics.exchange(this.#words, this.#at, 0)
   }
 }
+
+/** How long a fault point that makes something late makes it late. */
+export const LATE_MS = 20
+const never = new Int32Array(new SharedArrayBuffer(4))
+
+/** Rests for {@link LATE_MS}; for threads that may block. */
+export function beLate(): void {
+  Atomics.wait(never, 0, 0, LATE_MS)
+}
+
+/** One whose waiter goes on later than it could. */
+export class LateSemaphore extends Semaphore {
+  readonly #happens: () => boolean
+
+  constructor(words: Int32Array, at: number, happens: () => boolean) {
+    super(words, at)
+    this.#happens = happens
+  }
+
+  override wait(timeoutMs: number): boolean {
+    const taken = super.wait(timeoutMs)
+    if (taken && this.#happens()) beLate()
+    return taken
+  }
+}

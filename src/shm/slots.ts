@@ -8,6 +8,7 @@
 import { CHANNEL, type JOB, PACKETS_AT_ONCE, RING_DEPTH, RING_LOW, SLOT, shmOffsets } from './layout.js'
 import type { MigrationShm } from './migration-shm.js'
 import { PageRuns } from './page-runs.js'
+import { beLate } from './semaphore.js'
 
 /** A batch of pages of one RAM block. */
 export class Slot {
@@ -55,6 +56,7 @@ export class SlotDispatcher {
   // The slot that lies in each place, whether its last job was a batch or not.
   readonly #resting: number[] = []
   readonly #heads: number[]
+  readonly #faults
   #spare: number
   #turn = 0
   #active: number
@@ -62,6 +64,7 @@ export class SlotDispatcher {
   /** @param active channels that take part at first */
   constructor(shm: MigrationShm, active = shm.channels) {
     this.#shm = shm
+    this.#faults = shm.faults
     this.#active = Math.min(active, shm.channels)
     this.#table = new SlotTable(shm)
     for (let place = 0; place < shm.channels * RING_DEPTH; place++) this.#resting.push(place)
@@ -120,6 +123,7 @@ export class SlotDispatcher {
     this.#heads[channel] = head + 1
     // Pairs with the wait in SlotWorker.next: the slot's words and the job are seen by who takes this post.
     this.#shm.setChannelWord(channel, CHANNEL.head, (head + 1) | 0)
+    if (this.#faults?.happens('slot-late')) beLate()
     this.#shm.wake(channel).post()
   }
 }

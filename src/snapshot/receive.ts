@@ -2,6 +2,7 @@
 
 import { MultifdError } from '../errors.js'
 import { type ReceiveOptions, Receiver } from '../migration/destination.js'
+import { removePartial } from './target.js'
 
 export interface ReceiveSnapshotOptions extends ReceiveOptions {
   /** Refuses another machine type. */
@@ -15,11 +16,18 @@ export interface ReceiveSnapshotOptions extends ReceiveOptions {
  * the file is named `<path>.partial`.
  */
 export class SnapshotReceiver extends Receiver {
+  readonly #path: string
+
   /** @throws MultifdError ERR_MULTIFD_ARGUMENT */
   constructor(path: string, options: ReceiveSnapshotOptions = {}) {
     const { machineType, offset = 0, ...rest } = options
     checkOffset(offset)
     super(rest, { kind: 'snapshot', path, machineType, offset })
+    this.#path = path
+  }
+
+  protected override tidyUp(): void {
+    removePartial(this.#path)
   }
 }
 

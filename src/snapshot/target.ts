@@ -1,20 +1,11 @@
 // Receiving into a snapshot: each page at its place in the file, zero pages without room, and the name last.
 
-import {
-  closeSync,
-  fsyncSync,
-  ftruncateSync,
-  openSync,
-  readSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from 'node:fs'
+import { closeSync, ftruncateSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { MultifdError } from '../errors.js'
 import type { LoadedState, LoadSetup, LoadTarget } from '../migration/load-target.js'
-import { punchHole } from '../os/file.js'
+import { noteClosed, noteOpened } from '../os/descriptors.js'
+import { punchHole, renameFile, syncFile } from '../os/file.js'
 import { HOST_PAGE_SIZE } from '../os/memory.js'
 import { FileLoadBlock } from '../ram/file-load-block.js'
 import { COMMAND, encodeCommand } from '../wire/command.js'
@@ -84,7 +75,7 @@ export class SnapshotTarget implements LoadTarget {
     if (there?.isFile() === false) {
       throw new MultifdError('ERR_MULTIFD_FILE', `${path}: it is there already, and no regular file`)
     }
-    this.#fd = this.#do(() => openSync(this.#partial, 'w+'))
+    this.#fd = this.#do(() => noteOpened(openSync(this.#partial, 'w+')))
     if (there) this.#takeOver(offset)
     this.#end = offset
   }
@@ -169,12 +160,15 @@ export class SnapshotTarget implements LoadTarget {
     })
     this.#appendBytes(deviceState)
     // The source gives its guest up on our word: by then the disk has it.
-    this.#do(() => fsyncSync(this.#fd!))
+    syncFile(this.#fd!, this.#partial)
     this.#takeName(uuid)
   }
 
   close(): void {
-    if (this.#fd !== undefined) closeSync(this.#fd)
+    if (this.#fd !== undefined) {
+      noteClosed(this.#fd)
+      closeSync(this.#fd)
+    }
     this.#fd = undefined
     if (this.#named) return
     this.#do(() => rmSync(this.#partial, { force: true }))
@@ -188,9 +182,9 @@ export class SnapshotTarget implements LoadTarget {
     const newSidecar = partialPath(sidecar)
     if (uuid !== undefined) this.#do(() => writeSidecar(newSidecar, { uuid }), newSidecar)
     this.#do(() => rmSync(sidecar, { force: true }), sidecar)
-    this.#do(() => renameSync(this.#partial, this.#path), this.#path)
+    renameFile(this.#partial, this.#path)
     this.#named = true
-    if (uuid !== undefined) this.#do(() => renameSync(newSidecar, sidecar), sidecar)
+    if (uuid !== undefined) renameFile(newSidecar, sidecar)
     this.#do(() => syncFolder(dirname(this.#path)), dirname(this.#path))
   }
 
@@ -225,6 +219,7 @@ export class SnapshotTarget implements LoadTarget {
     try {
       return action()
     } catch (cause) {
+      if (cause instanceof MultifdError) throw cause
       const { code = 'unknown error', syscall } = cause as NodeJS.ErrnoException
       const why = code === 'ENOSPC' ? 'the disk is full (ENOSPC)' : code
       throw new MultifdError('ERR_MULTIFD_FILE', `${path}: ${why}`, { errnoName: code, syscall, cause })
@@ -235,7 +230,7 @@ export class SnapshotTarget implements LoadTarget {
 function syncFolder(path: string): void {
   const fd = openSync(path, 'r')
   try {
-    fsyncSync(fd)
+    syncFile(fd, path)
   } finally {
     closeSync(fd)
   }

@@ -2,8 +2,8 @@
 
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { FAULT } from '../../src/faults.js'
-import { MigrationDestination, MigrationSource, type RamBlock } from '../../src/index.js'
+
+import { FaultPoints, MigrationDestination, MigrationSource, type RamBlock } from '../../src/index.js'
 import {
   allocate,
   type Dialect,
@@ -36,7 +36,7 @@ const shape = { idstr: 'heap', size: 8 * PAGE }
 async function raceForPage(
   t: Test,
   dialect: Dialect,
-  faults: number,
+  faults: FaultPoints,
   held: (page: Uint8Array, destination: MigrationDestination) => Promise<void>,
 ): Promise<number> {
   const [heap] = allocate([shape]) as [RamBlock]
@@ -74,7 +74,7 @@ function mainBytes(destination: MigrationDestination): number {
 
 for (const dialect of ['per-round', 'per-section'] as const) {
   t.test(`a page's older copy on a slow channel does not overwrite the newer one (${dialect} marks)`, async (t) => {
-    const last = await raceForPage(t, dialect, 0, async (page, destination) => {
+    const last = await raceForPage(t, dialect, new FaultPoints([]), async (page, destination) => {
       // Both first SYNCs, channel 1's packet of zero pages and its second SYNC: now it is at the barrier.
       while (destination.statistics()!.ram.multifdBytes < 4 * HEADER_SIZE) await delay(5)
       for (let look = 0; look < 25; look++) {
@@ -86,7 +86,7 @@ for (const dialect of ['per-round', 'per-section'] as const) {
   })
 
   t.test(`with the barrier taken out, the older copy does overwrite it (${dialect} marks)`, async (t) => {
-    const last = await raceForPage(t, dialect, FAULT.recvWithoutBarrier, async (page) => {
+    const last = await raceForPage(t, dialect, new FaultPoints(['recv-without-barrier']), async (page) => {
       const deadline = performance.now() + 10_000
       while (page[0] !== newer && performance.now() < deadline) await delay(5)
     })

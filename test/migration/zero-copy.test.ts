@@ -8,8 +8,7 @@ import { createServer, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
-import { FAULT } from '../../src/faults.js'
-import { MigrationDestination, type MigrationParameters, MigrationSource } from '../../src/index.js'
+import { FaultPoints, MigrationDestination, type MigrationParameters, MigrationSource } from '../../src/index.js'
 import { checkZeroCopy, zeroCopySends } from '../../src/migration/zero-copy.js'
 import { INITIAL_PACKET_SIZE } from '../../src/wire/multifd-initial.js'
 import { limited, limitedMissing } from '../os/limited.js'
@@ -77,7 +76,7 @@ t.test('pages of small blocks that change all the time arrive as their last, non
  *
  * @returns whether the barrier held while nobody read, and what the first and the second pass had of the page
  */
-async function raceForPage(t: Test, faults: number): Promise<{ held: boolean; first: number; second: number }> {
+async function raceForPage(t: Test, faults: FaultPoints): Promise<{ held: boolean; first: number; second: number }> {
   const arrived: Socket[] = []
   const server = createServer({ pauseOnConnect: true }, (socket) => arrived.push(socket))
   t.teardown(() => {
@@ -127,14 +126,14 @@ function pageAt(t: Test, bytes: Buffer, at: number): number {
 }
 
 t.test('no barrier passes before the kernel is through with the pages: each pass has its own copy', async (t) => {
-  const { held, first, second } = await raceForPage(t, 0)
+  const { held, first, second } = await raceForPage(t, new FaultPoints([]))
   t.equal(held, true, 'SYNC was written long ago, and the barrier waits for completions')
   t.equal(first, older, 'what the page was in the first pass')
   t.equal(second, newer)
 })
 
 t.test('without the flush the barrier passes, and the first pass has a page of the second', async (t) => {
-  const { held, first, second } = await raceForPage(t, FAULT.sendWithoutFlush)
+  const { held, first, second } = await raceForPage(t, new FaultPoints(['send-without-flush']))
   t.equal(held, false, 'SYNC is written, and nobody waits for the kernel')
   t.equal(first, newer, 'the page changed under the kernel: the test above shows what it says')
   t.equal(second, newer)

@@ -7,6 +7,7 @@ export {
   allDescriptors,
   idleThreads,
   leavesNothing,
+  leftovers,
   migrationThreads,
   openDescriptors,
   threadsNamed,

@@ -56,21 +56,23 @@ export function allDescriptors(pid: number | 'self' = 'self'): Map<number, strin
   return open
 }
 
-/** Waits until no thread of a migration is left and no more descriptors are open than before. */
-export async function leavesNothing(t: Test, before: Map<number, string>): Promise<void> {
+/** Waits until no thread of a migration is left and no more descriptors are open than before; says what else there is. */
+export async function leftovers(before: Map<number, string>): Promise<{ threads: string[]; descriptors: string[] }> {
   const deadline = performance.now() + PATIENCE_MS
   for (;;) {
     const threads = [...migrationThreads().values()]
     const open = openDescriptors()
-    if ((threads.length === 0 && open.size <= before.size) || performance.now() > deadline) {
-      t.strictSame(threads, [], 'no thread of a migration is left')
-      const added = [...open].filter(([fd, what]) => before.get(fd) !== what)
-      t.ok(
-        open.size <= before.size,
-        `no descriptor is left open${open.size > before.size ? `: ${added.join('; ')}` : ''}`,
-      )
-      return
-    }
+    const added = open.size <= before.size ? [] : [...open].filter(([fd, what]) => before.get(fd) !== what)
+    const descriptors = added.map(([fd, what]) => `${fd} ${what}`)
+    if ((threads.length === 0 && open.size <= before.size) || performance.now() > deadline)
+      return { threads, descriptors }
     await delay(10)
   }
+}
+
+/** The same as assertions. */
+export async function leavesNothing(t: Test, before: Map<number, string>): Promise<void> {
+  const { threads, descriptors } = await leftovers(before)
+  t.strictSame(threads, [], 'no thread of a migration is left')
+  t.strictSame(descriptors, [], 'no descriptor is left open')
 }
