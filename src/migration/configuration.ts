@@ -23,7 +23,7 @@ export function checkConfiguration(
   }
   const ignored = capabilities.includes(IGNORE_SHARED)
   if (ignored !== ignoreShared) {
-    const message = `capability '${IGNORE_SHARED}' is ${ignored ? 'on' : 'off'} at the source, and not here (ignoreShared)`
+    const message = `capability '${IGNORE_SHARED}' is ${ignored ? 'on' : 'off'} at the source, and ${ignored ? 'off' : 'on'} here (ignoreShared)`
     throw new MultifdError('ERR_MULTIFD_MACHINE', message)
   }
   if (uuid !== undefined && ourUuid !== undefined && uuid !== ourUuid) {

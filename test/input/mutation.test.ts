@@ -72,7 +72,7 @@ t.test(`${MAIN_RUNS} damaged main streams`, async (t) => {
     const target = (): ArenaTarget => new ArenaTarget(arena.blocks, stream.machineType, keeps)
     feed.put(specimen.bytes)
     tally.run(
-      () => receiveMain(feed.open(), target, 1),
+      () => receiveMain(feed.open(), target, 1, stream.ignoreShared),
       keeps ? UNDAMAGED : UNDAMAGED_FOR_PROGRAM,
       () => `${specimen.name}, not damaged`,
     )
@@ -80,7 +80,11 @@ t.test(`${MAIN_RUNS} damaged main streams`, async (t) => {
       const { bytes, what } = damage(specimen.bytes, specimen.anatomy, random)
       feed.put(bytes)
       const words = (): string => `run ${tally.runs}: ${specimen.name}: ${what}`
-      const { error } = tally.run(() => receiveMain(feed.open(), target, random.below(3)), MAIN_CODES, words)
+      const { error } = tally.run(
+        () => receiveMain(feed.open(), target, random.below(3), stream.ignoreShared),
+        MAIN_CODES,
+        words,
+      )
       // A damaged command may ask for an answer, and a file takes none.
       if (error?.code === 'ERR_MULTIFD_IO' && error.errnoName !== 'EBADF') tally.problem(`${words()}: ${error.message}`)
       if (!arena.nearIntact) tally.problem(`${words()}: wrote outside of its blocks`)

@@ -100,21 +100,21 @@ export class ArenaTarget implements LoadTarget {
   close(): void {}
 }
 
-const PARAMETERS = completeParameters({ stallTimeoutMs: STALL_MS })
 const NOBODY = { postMessage() {} } as unknown as MessagePort
 
 /**
  * Receives a main stream as the coordinator's thread does. Of `channels` multifd channels, the threads are already
  * through: every barrier finds them there. Closes `fd`.
  */
-export function receiveMain(fd: number, makeTarget: () => LoadTarget, channels: number): Ending {
+export function receiveMain(fd: number, makeTarget: () => LoadTarget, channels: number, ignoreShared = false): Ending {
   const shm = MigrationShm.create({ channels, pagesPerPacket: 128, dirtyWords: 0 })
   for (let channel = 0; channel < channels; channel++) {
     shm.setChannelWord(channel, CHANNEL.syncs, 0x7fffffff)
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.ended)
   }
   const ports = Array.from({ length: channels }, () => NOBODY)
-  const coordinator = { shm: shm.handle, ports, toProgram: NOBODY, parameters: PARAMETERS }
+  const parameters = completeParameters({ stallTimeoutMs: STALL_MS, ignoreShared })
+  const coordinator = { shm: shm.handle, ports, toProgram: NOBODY, parameters }
   try {
     const { error } = runDestination({ ...coordinator, from: { fd }, allowMissingPages: channels > 0 }, makeTarget)
     return error ? { code: error.code, error } : { code: 'end' }

@@ -74,7 +74,10 @@ for (const kind of ['unix', 'tcp'] as const) {
       const { bytes: sent, what } = random.below(2) === 0 ? cut(main, place) : damage(main, { fields, units }, random)
       const words = (): string => `${stream.name}: ${what}`
       tally.run(
-        () => over(sent, random, random.below(8) === 0, (fd) => receiveMain(fd, target, stream.channels)),
+        () =>
+          over(sent, random, random.below(8) === 0, (fd) =>
+            receiveMain(fd, target, stream.channels, stream.ignoreShared),
+          ),
         PEER_CODES,
         words,
       )
@@ -90,7 +93,9 @@ for (const kind of ['unix', 'tcp'] as const) {
     const random = seededRandom(t)
     for (const { arena, stream, main, channels } of recordings) {
       const target = (): ArenaTarget => new ArenaTarget(arena.blocks, stream.machineType)
-      const { code, error } = over(main, random, false, (fd) => receiveMain(fd, target, stream.channels))
+      const { code, error } = over(main, random, false, (fd) =>
+        receiveMain(fd, target, stream.channels, stream.ignoreShared),
+      )
       t.ok(code === 'end' || code === 'ERR_MULTIFD_UNSUPPORTED', `${stream.name}: ${error?.message ?? 'complete'}`)
       for (const { name, bytes } of channels) {
         const ending = over(bytes, random, false, (fd) => receiveChannel(fd, arena.load()))

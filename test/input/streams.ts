@@ -90,6 +90,8 @@ export interface MainStream {
   bytes: Uint8Array
   /** Multifd channels that belong to it. */
   channels: number
+  /** Whether the source had the capability x-ignore-shared. */
+  ignoreShared: boolean
   blocks: BlockShape[]
   units: Unit[]
   ramSectionId: number
@@ -128,6 +130,7 @@ function walkMain({ meta, channels }: Capture, bytes: Uint8Array): MainStream {
     machineType: meta.machine_type,
     bytes,
     channels: channels.length,
+    ignoreShared: meta.capabilities.includes('x-ignore-shared'),
     blocks: [],
     units,
     ramSectionId: -1,
@@ -157,8 +160,8 @@ function walkMain({ meta, channels }: Capture, bytes: Uint8Array): MainStream {
     const kind = word.flags & ~RAM_FLAG.continue
     if (kind === RAM_FLAG.memSize) {
       unit('setup', () => {
-        const ignoreShared = meta.capabilities.includes('x-ignore-shared')
         reader.u64()
+        const { ignoreShared } = stream
         const list = decodeRamSetup(reader, word.offset, { ignoreShared, mappedRam: false })
         stream.blocks = list.map(({ idstr, usedLength }) => ({ idstr, size: usedLength }))
       })

@@ -70,7 +70,7 @@ t.test('both sides must want it', async (t) => {
     })
     await using source = new MigrationSource({ ram: Object.values(here), parameters: { ignoreShared: wanted } })
     const uri = await destination.listen('tcp:127.0.0.1:0')
-    const message = `capability 'x-ignore-shared' is ${wanted ? 'on' : 'off'} at the source, and not here (ignoreShared)`
+    const message = `capability 'x-ignore-shared' is ${wanted ? 'on' : 'off'} at the source, and ${wanted ? 'off' : 'on'} here (ignoreShared)`
     await Promise.all([
       t.rejects(destination.completed, { code: 'ERR_MULTIFD_MACHINE', message }),
       t.rejects(source.migrate(uri), { code: /ERR_MULTIFD_(REMOTE|CLOSED)/ }),

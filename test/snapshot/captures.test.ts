@@ -15,7 +15,7 @@ import { type Capture, listCaptures, loadCapture } from '../support/captures.js'
 const REFUSED: Record<string, RegExp> = {
   compress: /COMPRESS_PAGE/,
   postcopy: /command POSTCOPY_\w+ of the source is not supported/,
-  'config-subsections': /capability 'x-ignore-shared' is on at the source, and not here/,
+  'config-subsections': /capability 'x-ignore-shared' is on at the source, and off here/,
 }
 
 function refusalOf(name: string): RegExp | undefined {
