@@ -8,6 +8,8 @@ import { NO_ROOM } from './memory.js'
 const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
 const SEEK_SET = 0
+const LOCK_EX = 2
+const LOCK_NB = 4
 const SEEK_DATA = 3
 const SEEK_HOLE = 4
 const FULL = new Set<number>([ERRNO.noSpace, constants.errno.EDQUOT])
@@ -66,6 +68,17 @@ export function syncFile(fd: number, path: string): void {
     if (libc().fsync(fd) === 0) return
     if (errno() !== ERRNO.intr) throw fileError(path, 'fsync')
   }
+}
+
+/**
+ * Has a file for this descriptor alone, until it is closed or its process ends. Where a file system knows no locks, no harm.
+ *
+ * @throws MultifdError ERR_MULTIFD_FILE when somebody else has it
+ */
+export function lockFile(fd: number, path: string): void {
+  if (libc().flock(fd, LOCK_EX | LOCK_NB) === 0 || errno() !== ERRNO.again) return
+  const message = `${path}: somebody else is writing it`
+  throw new MultifdError('ERR_MULTIFD_FILE', message, { errno: ERRNO.again, errnoName: 'EAGAIN', syscall: 'flock' })
 }
 
 /** Gives a file another name, in the place of what has it. @throws MultifdError ERR_MULTIFD_FILE */

@@ -27,6 +27,7 @@ export interface Libc {
   pread(fd: number, buffer: Address, length: number, position: number): number
   pwrite(fd: number, buffer: Address, length: number, position: number): number
   fsync(fd: number): number
+  flock(fd: number, operation: number): number
   rename(from: string, to: string): number
   poll(fds: Uint8Array, count: number, timeoutMs: number): number
   close(fd: number): number
@@ -80,6 +81,7 @@ const DECLARATIONS: Record<keyof Libc, string> = {
   pread: 'intptr_t pread(int, uintptr_t, size_t, int64_t)',
   pwrite: 'intptr_t pwrite(int, uintptr_t, size_t, int64_t)',
   fsync: 'int fsync(int)',
+  flock: 'int flock(int, int)',
   rename: 'int rename(const char *, const char *)',
   poll: 'int poll(_Inout_ uint8_t *, unsigned long, int)',
   close: 'int close(int)',

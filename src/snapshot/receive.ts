@@ -2,7 +2,7 @@
 
 import { MultifdError } from '../errors.js'
 import { type ReceiveOptions, Receiver } from '../migration/destination.js'
-import { removePartial } from './target.js'
+import { checkPlace, removePartial } from './target.js'
 
 export interface ReceiveSnapshotOptions extends ReceiveOptions {
   /** Refuses another machine type. */
@@ -24,6 +24,12 @@ export class SnapshotReceiver extends Receiver {
     checkOffset(offset)
     super(rest, { kind: 'snapshot', path, machineType, offset })
     this.#path = path
+  }
+
+  /** As {@link Receiver.listen}, and @throws MultifdError ERR_MULTIFD_FILE where the file can not be. */
+  override async listen(uri: string, options: { signal?: AbortSignal } = {}): Promise<string> {
+    checkPlace(this.#path)
+    return await super.listen(uri, options)
   }
 
   protected override tidyUp(): void {

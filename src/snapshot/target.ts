@@ -1,11 +1,23 @@
 // Receiving into a snapshot: each page at its place in the file, zero pages without room, and the name last.
 
-import { closeSync, ftruncateSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs'
+import {
+  accessSync,
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  rmSync,
+  type Stats,
+  statSync,
+  writeSync,
+} from 'node:fs'
 import { dirname } from 'node:path'
 import { MultifdError } from '../errors.js'
 import type { LoadedState, LoadSetup, LoadTarget } from '../migration/load-target.js'
 import { noteClosed, noteOpened } from '../os/descriptors.js'
-import { punchHole, renameFile, syncFile } from '../os/file.js'
+import { lockFile, punchHole, renameFile, syncFile } from '../os/file.js'
 import { HOST_PAGE_SIZE } from '../os/memory.js'
 import { FileLoadBlock } from '../ram/file-load-block.js'
 import { COMMAND, encodeCommand } from '../wire/command.js'
@@ -38,6 +50,8 @@ import { sidecarPath, writeSidecar } from './sidecar.js'
 
 const SMALL = 4096
 const COPY_SIZE = 1024 * 1024
+// A guest's memory is nobody else's to read.
+const FILE_MODE = 0o600
 
 /** The name of a snapshot that is not whole yet. */
 export function partialPath(path: string): string {
@@ -47,6 +61,19 @@ export function partialPath(path: string): string {
 /** For whoever finds that the thread which wrote a snapshot is no more. */
 export function removePartial(path: string): void {
   for (const partial of [partialPath(path), partialPath(sidecarPath(path))]) rmSync(partial, { force: true })
+}
+
+/**
+ * Whether a snapshot can be received into a path; found out before a guest comes.
+ *
+ * @returns what is there already
+ * @throws MultifdError ERR_MULTIFD_FILE
+ */
+export function checkPlace(path: string): Stats | undefined {
+  withFile(partialPath(path), () => accessSync(dirname(path), constants.W_OK | constants.X_OK))
+  const there = withFile(path, () => statSync(path, { throwIfNoEntry: false }))
+  if (there?.isFile() !== false) return there
+  throw new MultifdError('ERR_MULTIFD_FILE', `${path}: it is there already, and no regular file`)
 }
 
 export class SnapshotTarget implements LoadTarget {
@@ -70,12 +97,8 @@ export class SnapshotTarget implements LoadTarget {
     this.#path = path
     this.#partial = partialPath(path)
     this.#machineType = machineType
-    // Found out now, and not when a whole guest has come.
-    const there = this.#do(() => statSync(path, { throwIfNoEntry: false }), path)
-    if (there?.isFile() === false) {
-      throw new MultifdError('ERR_MULTIFD_FILE', `${path}: it is there already, and no regular file`)
-    }
-    this.#fd = this.#do(() => noteOpened(openSync(this.#partial, 'w+')))
+    const there = checkPlace(path)
+    this.#fd = noteOpened(openPartial(this.#partial))
     if (there) this.#takeOver(offset)
     this.#end = offset
   }
@@ -165,15 +188,16 @@ export class SnapshotTarget implements LoadTarget {
   }
 
   close(): void {
-    if (this.#fd !== undefined) {
-      noteClosed(this.#fd)
-      closeSync(this.#fd)
+    try {
+      // While they are still ours: the next one that receives into this path has files of the same names.
+      if (!this.#named) this.#do(() => removePartial(this.#path), this.#path)
+    } finally {
+      if (this.#fd !== undefined) {
+        noteClosed(this.#fd)
+        closeSync(this.#fd)
+      }
+      this.#fd = undefined
     }
-    this.#fd = undefined
-    if (this.#named) return
-    this.#do(() => rmSync(this.#partial, { force: true }))
-    const sidecar = partialPath(sidecarPath(this.#path))
-    this.#do(() => rmSync(sidecar, { force: true }), sidecar)
   }
 
   // What is beside the file belongs to it and not to an older one of that name, whenever this is cut short.
@@ -216,13 +240,35 @@ export class SnapshotTarget implements LoadTarget {
   }
 
   #do<T>(action: () => T, path = this.#partial): T {
+    return withFile(path, action)
+  }
+}
+
+function withFile<T>(path: string, action: () => T): T {
+  try {
+    return action()
+  } catch (cause) {
+    if (cause instanceof MultifdError) throw cause
+    const { code = 'unknown error', syscall } = cause as NodeJS.ErrnoException
+    const why = code === 'ENOSPC' ? 'the disk is full (ENOSPC)' : code
+    throw new MultifdError('ERR_MULTIFD_FILE', `${path}: ${why}`, { errnoName: code, syscall, cause })
+  }
+}
+
+// Another one that writes a file of this name would go on writing into it when it has its own name.
+function openPartial(path: string): number {
+  for (;;) {
+    const fd = withFile(path, () => openSync(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE))
+    let kept = false
     try {
-      return action()
-    } catch (cause) {
-      if (cause instanceof MultifdError) throw cause
-      const { code = 'unknown error', syscall } = cause as NodeJS.ErrnoException
-      const why = code === 'ENOSPC' ? 'the disk is full (ENOSPC)' : code
-      throw new MultifdError('ERR_MULTIFD_FILE', `${path}: ${why}`, { errnoName: code, syscall, cause })
+      lockFile(fd, path)
+      // Until it was locked it may have got its name, or have been removed.
+      if (withFile(path, () => statSync(path, { throwIfNoEntry: false })?.ino !== fstatSync(fd).ino)) continue
+      withFile(path, () => ftruncateSync(fd, 0))
+      kept = true
+      return fd
+    } finally {
+      if (!kept) closeSync(fd)
     }
   }
 }

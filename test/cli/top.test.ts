@@ -19,7 +19,7 @@ const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 t.setTimeout(120_000)
 
 const folder = temporaryFolder(t)
-const size = 8 * MIB
+const size = 32 * MIB
 const [one, other] = await Promise.all([
   new QmpProgram(folder, { side: 'source', running: true, size }).listen(),
   new QmpProgram(folder, { side: 'destination', size }).listen(),
@@ -63,7 +63,7 @@ t.test('a migration that runs: state, rates, threads with their load', async (t)
   const takes = (look.ram.remaining / look.rates.transferred) * 1000
   t.ok(Math.abs(look['remaining-time'] - takes) < 1, `${takes} ms`)
   t.match(text.stdout, /^state active, program running$/m)
-  t.match(text.stdout, /^[█░]{40} \d+% {2}\d+\.\d+ MiB of 8\.00 MiB left$/m)
+  t.match(text.stdout, /^[█░]{40} \d+% {2}\d+\.\d+ MiB of 32\.00 MiB left$/m)
   t.match(text.stdout, /^mig\/src\/send_0 +\d+ +\d+%$/m)
   t.match(JSON.parse(there.stdout), { status: 'active', threads: [{ name: 'mig/dst/main' }] })
   t.equal(there.code, 0)

@@ -162,6 +162,27 @@ t.test('the output can not be made', async (t) => {
   t.ok(statSync('/dev/null').isCharacterDevice())
 })
 
+t.test('two can not receive into one file, and nobody else reads it', async (t) => {
+  const output = join(t.testdir(), 'x')
+  const first = start('receive', 'tcp:127.0.0.1:0', '-o', output)
+  await first.says(LISTENING)
+  const second = await run('receive', 'tcp:127.0.0.1:0', '-o', output, '--json')
+  t.equal(second.code, 1)
+  t.match(result(second), {
+    status: 'failed',
+    error: { code: 'ERR_MULTIFD_FILE', message: /somebody else is writing/ },
+  })
+  t.equal(statSync(`${output}.partial`).mode & 0o777, 0o600, 'the first one has its file')
+  first.kill('SIGINT')
+  t.equal((await first.ended).code, 130)
+  t.notOk(existsSync(`${output}.partial`))
+  writeFileSync(`${output}.partial`, 'left by one that was killed')
+  const third = start('receive', 'tcp:127.0.0.1:0', '-o', output)
+  await third.says(LISTENING)
+  third.kill('SIGINT')
+  t.equal((await third.ended).code, 130)
+})
+
 t.test('a name that can not be taken at the end fails both sides, and nothing is left', async (t) => {
   const dir = t.testdir()
   const { path } = recordedSnapshot(dir)

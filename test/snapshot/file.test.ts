@@ -122,8 +122,8 @@ t.test('what is there and no regular file is refused before anything comes', asy
   const dir = t.testdir({ folder: {} })
   for (const path of [join(dir, 'folder'), '/dev/null']) {
     const receiver = new SnapshotReceiver(path)
-    await receiver.listen('tcp:127.0.0.1:0')
-    await t.rejects(receiver.completed, { code: 'ERR_MULTIFD_FILE', message: /no regular file/ })
+    const refused = { code: 'ERR_MULTIFD_FILE', message: /no regular file/ }
+    await t.rejects(receiver.listen('tcp:127.0.0.1:0'), refused)
     nothingPartial(t, path)
   }
 })

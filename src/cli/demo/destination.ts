@@ -22,7 +22,8 @@ export const DEMO_BLOCK = 'demo'
 /** Serves one migration to the parent process, and ends with it. */
 export function runDemoDestination(): void {
   const answer = (message: DestinationAnswer): void => {
-    if (process.connected) process.send!(message)
+    // A parent that is gone meanwhile needs no answer.
+    if (process.connected) process.send!(message, () => {})
   }
   const abort = new AbortController()
   // On a terminal Ctrl-C reaches both processes: it is the parent's to decide.

@@ -75,7 +75,9 @@ export class Watch {
     const before = this.#before
     this.#before = { at, ram, times }
     const look: Look = { version: this.#version, 'run-state': String(runState ?? ''), ...info, threads }
-    if (ram['dirty-pages-rate'] !== undefined) look.dirtied = ram['dirty-pages-rate'] * (ram['page-size'] ?? 0)
+    // In the first pass nobody knows yet.
+    const known = ram['dirty-pages-rate'] !== undefined && (ram['dirty-sync-count'] ?? 0) > 1
+    if (known) look.dirtied = ram['dirty-pages-rate']! * (ram['page-size'] ?? 0)
     if (!before) return look
     const seconds = Math.max(0.001, (at - before.at) / 1000)
     look.threads = threads.map((thread) => {
