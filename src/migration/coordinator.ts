@@ -54,11 +54,20 @@ export class Coordinator {
     this.#task = task
   }
 
-  /** Runs `body` from registration to deregistration; every connection it took is closed when it returns. */
-  static run(task: CoordinatorTask, side: 'src' | 'dst', body: (coordinator: Coordinator) => void): ThreadOutcome {
+  /**
+   * Runs `body` from registration to deregistration; every connection it took is closed when it returns.
+   *
+   * @param name the thread's, for the operating system
+   */
+  static run(
+    task: CoordinatorTask,
+    side: 'src' | 'dst',
+    body: (coordinator: Coordinator) => void,
+    name = `mig/${side}/main`,
+  ): ThreadOutcome {
     const coordinator = new Coordinator(task)
     const { shm } = coordinator
-    const threadId = nameThread(`mig/${side}/main`)
+    const threadId = nameThread(name)
     shm.setCounter(shm.coordinatorPlace, COUNTER.tid, threadId)
     coordinator.log.debug({ threadId, channels: shm.channels }, 'the thread runs')
     noteDescriptors(shm.descriptors())

@@ -9,6 +9,7 @@ import { openToRead, type StreamPlace } from '../io/stream-file.js'
 import { StreamReader } from '../io/stream-reader.js'
 import { hasZstd } from '../method/zstd.js'
 import { isOpen, POLL, pollDescriptors, shutdownRead } from '../os/socket.js'
+import { IDLE_THREAD } from '../os/thread.js'
 import { type LoadBlock, nothingCame } from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
 import { ADAPTIVE_ANSWER, ADAPTIVE_QUESTION } from '../wire/agreement.js'
@@ -87,12 +88,14 @@ function rehearsedFor(task: DestinationTask): boolean {
   if (waiting !== 0) return true
   let image: GuestImage | undefined
   rehearse(task, (rehearsal, fd) => {
-    Coordinator.run(rehearsal, 'dst', (coordinator) => {
+    const receive = (coordinator: Coordinator): void => {
       const target = new MemoryTarget(undefined, [], (came) => {
         image = came
       })
       new DestinationRun(coordinator, { from: { fd }, allowMissingPages: false }, target).run()
-    })
+    }
+    // No migration tells of it, so it does not have the name of one.
+    Coordinator.run(rehearsal, 'dst', receive, IDLE_THREAD)
   })
   rehearsed = image !== undefined
   return rehearsed

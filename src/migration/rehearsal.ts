@@ -52,7 +52,8 @@ export function rehearse(task: CoordinatorTask, receive: (task: CoordinatorTask,
     writer.putBytes(stream())
     writer.flush()
     shutdownWrite(theirs)
-    receive({ ...plain, shm: shm.handle, ports: [], toProgram: port2 }, ours)
+    const parameters = { ...task.parameters, ignoreShared: false }
+    receive({ ...plain, parameters, shm: shm.handle, ports: [], toProgram: port2 }, ours)
   } finally {
     closeDescriptor(theirs)
     port1.close()

@@ -13,9 +13,12 @@ export function nameThread(name: string): number {
   return libc().gettid()
 }
 
+/** Of a thread that waits for its next migration. */
+export const IDLE_THREAD = 'multifd/idle'
+
 /** Names the calling thread as one that waits for its next migration. */
 export function nameIdleThread(): void {
-  nameThread('multifd/idle')
+  nameThread(IDLE_THREAD)
 }
 
 /** Lets those run first who wait for this processor. */
