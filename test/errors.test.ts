@@ -89,8 +89,7 @@ const reached: Record<ErrorCode, () => Promise<unknown>> = {
     }),
   ERR_MULTIFD_FILE: async () => {
     const receiver = new SnapshotReceiver(join(folder, 'missing', 'snapshot'))
-    await receiver.listen('tcp:127.0.0.1:0')
-    return await rejection(receiver.completed)
+    return await rejection(receiver.listen('tcp:127.0.0.1:0'))
   },
   // A defect of ours is whatever was not thrown on purpose.
   ERR_MULTIFD_INTERNAL: () => Promise.resolve(MultifdError.from(new TypeError('undefined is not a function'))),

@@ -70,7 +70,7 @@ export function removePartial(path: string): void {
  * @throws MultifdError ERR_MULTIFD_FILE
  */
 export function checkPlace(path: string): Stats | undefined {
-  withFile(partialPath(path), () => accessSync(dirname(path), constants.W_OK | constants.X_OK))
+  withFile(partialPath(path), () => accessSync(`${dirname(path)}/`, constants.W_OK | constants.X_OK))
   const there = withFile(path, () => statSync(path, { throwIfNoEntry: false }))
   if (there?.isFile() !== false) return there
   throw new MultifdError('ERR_MULTIFD_FILE', `${path}: it is there already, and no regular file`)
