@@ -1,8 +1,8 @@
 // A migration's stream in a file: the descriptor that it is read from or written to, at its place.
 
-import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync, rmSync, statSync } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync, openSync, rmSync, statSync } from 'node:fs'
 import { MultifdError } from '../errors.js'
-import { seekTo } from '../os/file.js'
+import { seekTo, syncFile, withFile } from '../os/file.js'
 
 /** Where in which file a stream is; `offset` in bytes. */
 export interface StreamPlace {
@@ -12,7 +12,7 @@ export interface StreamPlace {
 
 /** @throws MultifdError ERR_MULTIFD_FILE when there is no file to read a stream from, or it ends before the stream's place */
 export function checkStreamFile({ path, offset }: StreamPlace): void {
-  const { size, file } = does(path, () => {
+  const { size, file } = withFile(path, () => {
     const found = statSync(path)
     return { size: found.size, file: found.isFile() }
   })
@@ -42,14 +42,14 @@ export function openToWrite(place: StreamPlace): number {
 
 /** Has what was written to a descriptor on its disk. @throws MultifdError ERR_MULTIFD_FILE */
 export function keepStream({ path }: StreamPlace, fd: number): void {
-  does(path, () => {
-    if (fstatSync(fd).isFile()) fsyncSync(fd)
+  withFile(path, () => {
+    if (fstatSync(fd).isFile()) syncFile(fd, path)
   })
 }
 
 /** Takes what was written of a stream back: what lay before it stays, and a file without anything before it goes. */
 export function dropStream({ path, offset }: StreamPlace): void {
-  does(path, () => {
+  withFile(path, () => {
     if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return
     if (offset === 0) return rmSync(path, { force: true })
     const fd = openSync(path, 'r+')
@@ -62,25 +62,15 @@ export function dropStream({ path, offset }: StreamPlace): void {
 }
 
 function openAt({ path, offset }: StreamPlace, flags: 'r' | 'a', prepare: (fd: number) => void = () => {}): number {
-  return does(path, () => {
+  return withFile(path, () => {
     const fd = openSync(path, flags)
     try {
       prepare(fd)
-      if (offset > 0) seekTo(fd, offset)
+      if (offset > 0) seekTo(fd, offset, path)
       return fd
     } catch (error) {
       closeSync(fd)
       throw error
     }
   })
-}
-
-function does<T>(path: string, action: () => T): T {
-  try {
-    return action()
-  } catch (cause) {
-    if (cause instanceof MultifdError) throw cause
-    const { code = 'unknown error', syscall } = cause as NodeJS.ErrnoException
-    throw new MultifdError('ERR_MULTIFD_FILE', `${path}: ${code}`, { errnoName: code, syscall, cause })
-  }
 }

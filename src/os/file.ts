@@ -54,12 +54,8 @@ function move(syscall: 'pread' | 'pwrite', fd: number, address: number, length: 
 }
 
 /** The next byte that is read or written is the one at `offset`. @throws MultifdError ERR_MULTIFD_FILE */
-export function seekTo(fd: number, offset: number): void {
-  if (Number(libc().lseek(fd, offset, SEEK_SET)) === offset) return
-  const number = errno()
-  const name = errnoName(number)
-  const message = `a file's place ${offset} can not be gone to: ${name}`
-  throw new MultifdError('ERR_MULTIFD_FILE', message, { errno: number, errnoName: name, syscall: 'lseek' })
+export function seekTo(fd: number, offset: number, path: string): void {
+  if (Number(libc().lseek(fd, offset, SEEK_SET)) !== offset) throw fileError(path, 'lseek')
 }
 
 /** Returns once the disk has all of a file. @throws MultifdError ERR_MULTIFD_FILE */
@@ -84,6 +80,18 @@ export function lockFile(fd: number, path: string): void {
 /** Gives a file another name, in the place of what has it. @throws MultifdError ERR_MULTIFD_FILE */
 export function renameFile(from: string, to: string): void {
   if (libc().rename(from, to) !== 0) throw fileError(to, 'rename')
+}
+
+/** What `action` does with a file; Node's errors become ours. @throws MultifdError ERR_MULTIFD_FILE */
+export function withFile<T>(path: string, action: () => T): T {
+  try {
+    return action()
+  } catch (cause) {
+    if (cause instanceof MultifdError) throw cause
+    const { code = 'unknown error', syscall } = cause as NodeJS.ErrnoException
+    const why = code === 'ENOSPC' ? 'the disk is full (ENOSPC)' : code
+    throw new MultifdError('ERR_MULTIFD_FILE', `${path}: ${why}`, { errnoName: code, syscall, cause })
+  }
 }
 
 function fileError(path: string, syscall: string): MultifdError {

@@ -17,7 +17,7 @@ import { dirname } from 'node:path'
 import { MultifdError } from '../errors.js'
 import type { LoadedState, LoadSetup, LoadTarget } from '../migration/load-target.js'
 import { noteClosed, noteOpened } from '../os/descriptors.js'
-import { lockFile, punchHole, renameFile, syncFile } from '../os/file.js'
+import { lockFile, punchHole, renameFile, syncFile, withFile } from '../os/file.js'
 import { HOST_PAGE_SIZE } from '../os/memory.js'
 import { FileLoadBlock } from '../ram/file-load-block.js'
 import { COMMAND, encodeCommand } from '../wire/command.js'
@@ -241,17 +241,6 @@ export class SnapshotTarget implements LoadTarget {
 
   #do<T>(action: () => T, path = this.#partial): T {
     return withFile(path, action)
-  }
-}
-
-function withFile<T>(path: string, action: () => T): T {
-  try {
-    return action()
-  } catch (cause) {
-    if (cause instanceof MultifdError) throw cause
-    const { code = 'unknown error', syscall } = cause as NodeJS.ErrnoException
-    const why = code === 'ENOSPC' ? 'the disk is full (ENOSPC)' : code
-    throw new MultifdError('ERR_MULTIFD_FILE', `${path}: ${why}`, { errnoName: code, syscall, cause })
   }
 }
 

@@ -133,7 +133,7 @@ t.test('nobody listens', async (t) => {
   t.match(result(end), { status: 'failed', error: { code: 'ERR_MULTIFD_CONNECT', message: /ECONNREFUSED/ } })
   t.match(
     end.stderr,
-    /multifd: failed to connect to '127.0.0.1:\d+': ECONNREFUSED, connection refused \(ERR_MULTIFD_CONNECT\)\n$/,
+    /^(sending: [^\n]*\n)*multifd: failed to connect to '127.0.0.1:\d+': ECONNREFUSED, connection refused \(ERR_MULTIFD_CONNECT\)\n$/,
   )
 })
 

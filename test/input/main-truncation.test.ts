@@ -82,13 +82,13 @@ class MainCutter {
 
   /** Receives what is in the feed: the stream's first `length` bytes, or what stands for them. */
   run(length: number, how: string): void {
-    const { name, bytes, eofAt, ignoreShared } = this.stream
+    const { name, bytes, eofAt, ignoreShared, units } = this.stream
     const early = this.#rests.has(length) ? 'ERR_MULTIFD_CLOSED' : 'ERR_MULTIFD_TRUNCATED'
     const whole = length === bytes.length || (eofAt !== undefined && length === eofAt + 1)
     // What a stream ends in may be known before its end: a record or a command that is not supported.
     const allowed = this.full === 'end' ? new Set([whole ? 'end' : early]) : new Set([early, this.full])
     // A configuration that ends before its capabilities is a whole one without any.
-    if (ignoreShared) allowed.add('ERR_MULTIFD_MACHINE')
+    if (ignoreShared && length < units[1]!.end) allowed.add('ERR_MULTIFD_MACHINE')
     const what = (): string => `${name}, ${how}, ${length} of ${bytes.length} bytes`
     this.#tally.run(() => this.#receive(), allowed, what)
     if (!this.arena.nearIntact) this.#tally.problem(`${what()}: wrote outside of its blocks`)

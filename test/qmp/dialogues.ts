@@ -27,6 +27,8 @@ const setUp: Step[] = [
 ]
 
 const leave: Step = source('migrate', { uri: '$URI' })
+/** Threads of ours end when the migration has: nobody waits for them. */
+const THREADS_END: Step = { to: 'source', pause: 500 }
 
 const upToSwitchover: Step[] = [
   ...setUp,
@@ -247,6 +249,7 @@ export const dialogues: Dialogue[] = [
       { to: 'source', until: 'completed' },
       { to: 'destination', until: 'completed' },
       source('query-status'),
+      THREADS_END,
       source('query-migrationthreads'),
       source('query-yank'),
       source('migrate', { uri: '$URI' }),
@@ -304,6 +307,7 @@ export const dialogues: Dialogue[] = [
       source('migrate_cancel'),
       { to: 'source', until: 'cancelled' },
       source('query-status'),
+      THREADS_END,
       source('query-migrationthreads'),
     ],
   },
