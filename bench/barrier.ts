@@ -1,7 +1,8 @@
-// How long a barrier takes: from the order to send SYNC on every channel until every receiving channel is through.
+// How long a barrier takes: from the order to send SYNC on every channel until the destination lets every channel go on.
 //
 // Threads, sockets, records and waits are a migration's own, without pages: the source's coordinator ends one section after
-// another, the destination's reads them, and the receiving channels note when they go on.
+// another, the destination's reads them and notes when it has released the barrier. A channel whose next packet comes
+// after that is not held up by it.
 
 import { availableParallelism } from 'node:os'
 import { endIdleThreads } from '../src/index.js'
@@ -52,7 +53,7 @@ export async function barriersByChannels(
 
 /** The rounds' latencies, µs. */
 export async function barrierLatencies(channels: number, rounds: number): Promise<number[]> {
-  const clock = makeClock(channels, WARM_UP + rounds)
+  const clock = makeClock(WARM_UP + rounds)
   const listener = openListener(inetAddress('127.0.0.1', 0), BACKLOG)
   try {
     const plan: SectionsPlan = {
@@ -61,10 +62,7 @@ export async function barrierLatencies(channels: number, rounds: number): Promis
       port: localPort(listener),
       block: RamBlock.allocate({ idstr: 'heap', size: PAGE }).handle,
     }
-    const sides = [
-      threads('dst', 'barrier-destination', new URL('./processes/barrier-recv.js', import.meta.url), plan, channels),
-      threads('src', 'barrier-source', new URL('../workers/send.js', import.meta.url), plan, channels),
-    ]
+    const sides = [threads('dst', plan, channels), threads('src', plan, channels)]
     for (const error of await Promise.all(sides.map(({ ended }) => ended))) if (error) throw error
   } finally {
     closeDescriptor(listener)
@@ -72,18 +70,13 @@ export async function barrierLatencies(channels: number, rounds: number): Promis
   return [...new Float64Array(clock.latencies)].slice(WARM_UP).map((ms) => ms * 1000)
 }
 
-function threads(
-  side: 'src' | 'dst',
-  entry: string,
-  channel: URL,
-  plan: SectionsPlan,
-  channels: number,
-): MigrationThreads {
-  const parameters = completeParameters({ multifdChannels: channels }, side === 'src' ? 'source' : 'destination')
+function threads(side: 'src' | 'dst', plan: SectionsPlan, channels: number): MigrationThreads {
+  const role = side === 'src' ? 'source' : 'destination'
+  const parameters = completeParameters({ multifdChannels: channels }, role)
   const options: ThreadsOptions = {
     side,
-    coordinator: new URL(`./processes/${entry}.js`, import.meta.url),
-    channel,
+    coordinator: new URL(`./processes/barrier-${role}.js`, import.meta.url),
+    channel: new URL(`../workers/${side === 'src' ? 'send' : 'recv'}.js`, import.meta.url),
     channels,
     pagesPerPacket: pagesPerPacket(PAGE),
     dirtyWords: side === 'src' ? 1 : 0,
@@ -92,7 +85,7 @@ function threads(
     tls: undefined,
     plan,
     channelPlan:
-      side === 'src' ? { findZeroPages: false, compression: sendMethodOptions(parameters) } : { clock: plan.clock },
+      side === 'src' ? { findZeroPages: false, compression: sendMethodOptions(parameters) } : { compression: 'none' },
     onMessage: () => {},
     logger: noLogger,
   }

@@ -119,7 +119,8 @@ function decoder(block: RamBlock, step: number): () => void {
       methods: new RecvMethods(),
       pageSize: PAGE,
       blocks: () => [heap],
-      barrier: () => {},
+      reachBarrier: () => 1,
+      passBarrier: () => {},
       ending: () => false,
       counted: () => {},
     }

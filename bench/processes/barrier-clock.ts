@@ -1,13 +1,13 @@
-// What the threads of the barrier bench share: when each channel went on, and how long each round took.
+// What the coordinators of the barrier bench share: when barriers were released, and how long each round took.
 
 import { monotonicMs } from '../../src/os/clock.js'
 import type { RamBlockHandle } from '../../src/ram/block.js'
 
 export interface BarrierClock {
-  /** Int32: passages of channels, of all rounds. */
-  passages: SharedArrayBuffer
-  /** Float64 for each channel: when it went on last, ms of the system's clock. */
-  passedAt: SharedArrayBuffer
+  /** Int32: barriers released. */
+  released: SharedArrayBuffer
+  /** Float64: when the last one was, ms of the system's clock. */
+  releasedAt: SharedArrayBuffer
   /** Float64 for each round: ms. */
   latencies: SharedArrayBuffer
 }
@@ -20,28 +20,28 @@ export interface SectionsPlan {
   block: RamBlockHandle
 }
 
-export function makeClock(channels: number, rounds: number): BarrierClock {
+export function makeClock(rounds: number): BarrierClock {
   return {
-    passages: new SharedArrayBuffer(4),
-    passedAt: new SharedArrayBuffer(8 * channels),
+    released: new SharedArrayBuffer(4),
+    releasedAt: new SharedArrayBuffer(8),
     latencies: new SharedArrayBuffer(8 * rounds),
   }
 }
 
-/** For a channel that goes on. Pairs with {@link awaitPassages}. */
-export function notePassage({ passages, passedAt }: BarrierClock, channel: number): void {
-  new Float64Array(passedAt)[channel] = monotonicMs()
-  const count = new Int32Array(passages)
+/** For the destination, whose barrier every channel may pass now. Pairs with {@link awaitRelease}. */
+export function noteRelease({ released, releasedAt }: BarrierClock): void {
+  new Float64Array(releasedAt)[0] = monotonicMs()
+  const count = new Int32Array(released)
   Atomics.add(count, 0, 1)
   Atomics.notify(count, 0)
 }
 
-/** Waits until so many passages were noted. Returns when the last channel went on. */
-export function awaitPassages({ passages, passedAt }: BarrierClock, wanted: number, check: () => void): number {
-  const count = new Int32Array(passages)
+/** Waits until so many barriers are released. Returns when the last one was. */
+export function awaitRelease({ released, releasedAt }: BarrierClock, wanted: number, check: () => void): number {
+  const count = new Int32Array(released)
   for (let now = Atomics.load(count, 0); now < wanted; now = Atomics.load(count, 0)) {
     Atomics.wait(count, 0, now, 100)
     check()
   }
-  return Math.max(...new Float64Array(passedAt))
+  return new Float64Array(releasedAt)[0]!
 }

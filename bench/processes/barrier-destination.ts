@@ -10,7 +10,7 @@ import { RamBlock } from '../../src/ram/block.js'
 import { MemoryLoadBlock } from '../../src/ram/load-block.js'
 import { decodeRamSetup } from '../../src/wire/ram.js'
 import { decodeStreamHeader } from '../../src/wire/stream.js'
-import type { SectionsPlan } from './barrier-clock.js'
+import { noteRelease, type SectionsPlan } from './barrier-clock.js'
 
 export default function run(task: CoordinatorTask & SectionsPlan): ThreadOutcome {
   noteLoaded(task.shm)
@@ -47,7 +47,10 @@ function runSections(coordinator: Coordinator, { clock, listener, block: handle 
       quiet: () => acceptor.checkExtra(),
     })
     const rounds = new Float64Array(clock.latencies).length
-    for (let section = 0; section <= rounds; section++) ram.loadSection()
+    for (let section = 0; section <= rounds; section++) {
+      ram.loadSection()
+      noteRelease(clock)
+    }
     shm.end()
   } finally {
     acceptor.close()

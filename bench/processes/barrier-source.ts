@@ -13,7 +13,7 @@ import { inetAddress } from '../../src/os/socket.js'
 import { RamBlock } from '../../src/ram/block.js'
 import { encodeRamSetup, ramSetupSize } from '../../src/wire/ram.js'
 import { encodeStreamHeader } from '../../src/wire/stream.js'
-import { awaitPassages, type SectionsPlan } from './barrier-clock.js'
+import { awaitRelease, type SectionsPlan } from './barrier-clock.js'
 
 export default function run(task: CoordinatorTask & SectionsPlan): ThreadOutcome {
   noteLoaded(task.shm)
@@ -46,12 +46,12 @@ function runSections(coordinator: Coordinator, { clock, port, block: handle }: S
   const entries = [{ idstr: block.idstr, usedLength: block.size }]
   writer.commit(encodeRamSetup(writer.view, writer.reserve(ramSetupSize(entries)), entries))
   ram.endRecords()
-  awaitPassages(clock, shm.channels, check)
+  awaitRelease(clock, 1, check)
   const latencies = new Float64Array(clock.latencies)
   for (let round = 0; round < latencies.length; round++) {
     const began = monotonicMs()
     ram.endRecords()
-    latencies[round] = awaitPassages(clock, (round + 2) * shm.channels, check) - began
+    latencies[round] = awaitRelease(clock, round + 2, check) - began
   }
   channels.quit()
 }

@@ -225,7 +225,7 @@ function barrierByChannels({ barrier }: Report): Figure[] {
   return [
     {
       title: 'Barrier by channels',
-      sentence: `From the order to send SYNC on every channel until every receiving channel is through, both sides in one process, ${barrier[0]!.rounds} barriers one after the other.${found}`,
+      sentence: `From the order to send SYNC on every channel until the destination lets every channel go on, both sides in one process, ${barrier[0]!.rounds} barriers one after the other.${found}`,
       plot,
       head: ['channels', 'median', 'lowest', '95 of 100', 'highest'],
       rows: barrier.map(({ channels, latency: { median, min, max }, percentile95 }) =>

@@ -66,7 +66,7 @@ function formatBarrier({ barrier }: Report): string[] {
   if (barrier.length === 0) return []
   return [
     '',
-    `${TITLES.barrier}: from the order to send SYNC until every receiving channel is through, both sides in one process`,
+    `${TITLES.barrier}: from the order to send SYNC until the destination lets every channel go on, both sides in one process`,
     '',
     ...table(
       ['channels', 'median µs (min–max)', '95 of 100 within', 'rounds'],

@@ -1,4 +1,4 @@
-// The receive loop of one channel: reads packets, puts their pages where they belong, rests at every SYNC.
+// The receive loop of one channel: reads packets, puts their pages where they belong, passes no SYNC before its release.
 
 import { MultifdError } from '../errors.js'
 import type { Channel } from '../io/channel.js'
@@ -76,8 +76,10 @@ export interface RecvContext {
   pageSize: number
   /** The blocks of the RAM set-up, or undefined before it came. */
   blocks(): LoadBlock[] | undefined
-  /** Called at a SYNC, with everything before it in place; returns when the barrier is released. */
-  barrier(): void
+  /** Called at a SYNC, with everything before it in place. Returns the barrier's number. */
+  reachBarrier(): number
+  /** Called before what comes after that SYNC is looked at; returns when the barrier is released. */
+  passBarrier(reached: number): void
   /** Whether the main stream is over, so that no page may come any more. */
   ending(): boolean
   counted(bytes: number, normalPages: number, zeroPages: number): void
@@ -107,7 +109,8 @@ export function runRecv(task: RecvTask): ThreadOutcome {
         blocks ??= takeHandOver<RecvBlocks>(task)?.blocks.map((handle) => loadBlockFrom(handle))
         return blocks
       },
-      barrier: () => waitBarrier(shm, channel),
+      reachBarrier: () => shm.reachSync(channel),
+      passBarrier: shm.faults ? (reached) => passOrNot(shm, reached) : (reached) => passBarrier(shm, reached),
       faults: shm.faults,
       log,
     })
@@ -152,16 +155,25 @@ function rehearse(
   for (; rehearsals < REHEARSALS && !shm.stopped && !shm.wake(channel).posted; rehearsals++) {
     rehearsal.play((connection) => {
       const methods = new RecvMethods()
-      const barrier = (): void => {}
-      makeLoop(shm, channel, 0, { methods, channel: connection, packet, pageSize, blocks: () => blocks, barrier }).run()
+      const barrier = { reachBarrier: () => 1, passBarrier() {} }
+      makeLoop(shm, channel, 0, {
+        methods,
+        channel: connection,
+        packet,
+        pageSize,
+        blocks: () => blocks,
+        ...barrier,
+      }).run()
     })
   }
 }
 
-/** Rests at a SYNC until its barrier is released. */
-export function waitBarrier(shm: MigrationShm, channel: number): void {
-  const reached = shm.reachSync(channel)
-  if (shm.fault('recv-without-barrier')) return
+function passOrNot(shm: MigrationShm, reached: number): void {
+  if (!shm.fault('recv-without-barrier')) passBarrier(shm, reached)
+}
+
+function passBarrier(shm: MigrationShm, reached: number): void {
+  if (shm.released >= reached && !shm.stopped) return
   // A stop wakes those who wait already: whoever comes later looks first, and whoever comes in between waits shortly.
   while (!shm.stopped && !shm.waitReleased(reached, LOOK_MS));
   if (shm.stopped) throw new Stopped()
@@ -202,8 +214,9 @@ export class RecvLoop {
   run(): void {
     let haveHeader = this.#readHeader()
     while (haveHeader) {
-      const alike = this.#synced && !this.#tracing ? this.#block : undefined
-      haveHeader = alike ? this.#takeAlike(alike) : this.#takeAny()
+      if (this.#tracing) haveHeader = this.#takeAny()
+      else if (this.#isSync) haveHeader = this.#takeSync()
+      else haveHeader = this.#synced && this.#block ? this.#takeAlike(this.#block) : this.#takeAny()
     }
     if (this.#pagesSinceSync > 0) {
       const { name } = this.#context.channel
@@ -238,18 +251,36 @@ export class RecvLoop {
   #takeAny(): boolean {
     this.#decode()
     const { flags, nextPacketSize: size } = this.#header
-    // The next header rides on a read: not on a SYNC's, after which nothing may come before the barrier is passed.
+    // The next header rides on a read: not on a SYNC's, which is reached as soon as what it ends is in place.
     const sync = (flags & MULTIFD_FLAG.sync) !== 0
     this.#expect(size, sync ? 0 : this.#packetRange.size)
     const got = this.#vector.length === 0 ? 0 : this.#context.channel.readFull(this.#vector, size)
     this.#took(got, size)
     if (this.#tracing) this.#tell()
     if (!sync) return this.#isHeader(got - size)
+    return this.#rest()
+  }
+
+  get #isSync(): boolean {
+    return this.#packet.kernel.isSync(this.#headerMemory.at, this.#perPacket) !== 0
+  }
+
+  #takeSync(): boolean {
+    this.#context.counted(this.#packetRange.size, 0, 0)
+    return this.#rest()
+  }
+
+  // At a SYNC. The header after it is waited for before the release is: that has mostly come by then, and a thread that
+  // sleeps in its socket need not be woken for it.
+  #rest(): boolean {
+    const { packetNum } = this.#header
     this.#pagesSinceSync = 0
     this.#synced = true
-    this.#context.barrier()
-    if (this.#tracing) this.#context.log!.trace({ packet: this.#header.packetNum }, 'barrier passed')
-    return this.#readHeader()
+    const reached = this.#context.reachBarrier()
+    const haveHeader = this.#readHeader()
+    if (haveHeader) this.#context.passBarrier(reached)
+    if (haveHeader && this.#tracing) this.#context.log!.trace({ packet: packetNum }, 'barrier passed')
+    return haveHeader
   }
 
   #tell(): void {

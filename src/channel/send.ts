@@ -23,6 +23,7 @@ import {
 } from '../wire/multifd-packet.js'
 import { FilePages } from './file-pages.js'
 import { type Introduction, introduce } from './introduce.js'
+import { SyncPacket } from './sync-packet.js'
 import {
   breakThread,
   type ChannelTask,
@@ -91,6 +92,7 @@ class SendLoop {
   readonly #perPacket: number
   readonly #packet: PacketMemory
   readonly #headers: Header[]
+  readonly #syncPacket: SyncPacket
   readonly #vector: IoVector
   readonly #filePages: FilePages
   // What is in the list and not sent yet.
@@ -119,6 +121,7 @@ class SendLoop {
     this.#headers = this.#packet.headers.map((memory) => {
       return { memory, range: { address: memory.address, size }, named: -1, slots: 0 }
     })
+    this.#syncPacket = new SyncPacket(this.#perPacket)
     this.#vector = new IoVector(this.#packet)
     this.#filePages = new FilePages(this.#channel)
   }
@@ -143,12 +146,8 @@ class SendLoop {
 
   #sendSync(): void {
     this.#method?.rest?.()
-    const header = this.#headers[this.#packets]!
     const number = this.#shm.nextPacketNum()
-    encodeSyncPacket(header.memory.view, 0, this.#perPacket, number)
-    header.named = -1
-    header.slots = 0
-    this.#vector.push(header.range, 0, header.range.size)
+    this.#syncPacket.push(number, this.#vector)
     this.#packets++
     this.#flush()
     this.#flushZeroCopy()

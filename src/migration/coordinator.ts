@@ -172,7 +172,8 @@ export class Coordinator {
     this.noteProgress()
     while (!done()) {
       this.checkStopped()
-      if (!this.shm.coordinator.wait(LOOK_MS)) quiet()
+      if (this.shm.coordinator.wait(LOOK_MS)) continue
+      quiet()
       this.checkProgress(stalled)
     }
     this.checkStopped()

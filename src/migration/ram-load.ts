@@ -210,6 +210,7 @@ export class RamLoad {
     this.#count()
     const barrier = ++this.#barriers
     const behind = (channel: number): boolean => shm.syncs(channel) < barrier
+    shm.expectSyncs(barrier)
     this.#coordinator.waitFor(
       () => {
         const channel = this.#coordinator.firstShortOf(barrier)

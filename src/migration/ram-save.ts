@@ -136,14 +136,12 @@ export class RamSave {
     const writer = this.#writer
     const perRound = this.#options.flush === 'per-round'
     if (this.#channels) {
+      this.#channels.sendSyncs()
       if (perRound) writer.commit(encodeRamWord(writer.view, writer.reserve(8), 0, RAM_FLAG.flush))
-      writer.commit(encodeRamWord(writer.view, writer.reserve(8), 0, RAM_FLAG.eos))
-      writer.flush()
-      this.#channels.barrier()
-    } else {
-      writer.commit(encodeRamWord(writer.view, writer.reserve(8), 0, RAM_FLAG.eos))
-      writer.flush()
     }
+    writer.commit(encodeRamWord(writer.view, writer.reserve(8), 0, RAM_FLAG.eos))
+    writer.flush()
+    this.#channels?.awaitSyncs()
     this.countMain()
   }
 

@@ -7,14 +7,14 @@
 
 import type { Introduction } from '../channel/introduce.js'
 import type { SendHandOver } from '../channel/send.js'
+import { SyncPacket } from '../channel/sync-packet.js'
 import type { Channel } from '../io/channel.js'
 import type { Connection } from '../io/connection.js'
 import { IoVector } from '../io/iovec.js'
-import { PinnedBuffer } from '../os/memory.js'
 import type { RamBlockHandle } from '../ram/block.js'
-import { CHANNEL, CHANNEL_STATE, COUNTER, JOB } from '../shm/layout.js'
+import { CHANNEL, CHANNEL_STATE, JOB } from '../shm/layout.js'
 import { type Slot, SlotDispatcher } from '../shm/slots.js'
-import { encodeSyncPacket, MULTIFD_FLAG, packetHeaderSize, pagesPerPacket } from '../wire/multifd-packet.js'
+import { MULTIFD_FLAG, pagesPerPacket } from '../wire/multifd-packet.js'
 import { type Coordinator, nameChannels } from './coordinator.js'
 
 /** Wait for room that brings in another channel. */
@@ -27,7 +27,7 @@ export class SendChannels {
   readonly #dispatcher: SlotDispatcher
   // Connections of the channels that have no thread yet.
   readonly #idle: (Channel | undefined)[] = []
-  readonly #syncPacket: PinnedBuffer
+  readonly #syncPacket: SyncPacket
   readonly #vector = new IoVector(1)
   #barriers = 0
 
@@ -39,7 +39,7 @@ export class SendChannels {
     this.#pageSize = pageSize
     this.#blocks = blocks
     this.#dispatcher = new SlotDispatcher(shm, active)
-    this.#syncPacket = new PinnedBuffer(packetHeaderSize(pagesPerPacket(pageSize)))
+    this.#syncPacket = new SyncPacket(pagesPerPacket(pageSize))
   }
 
   /** The batch to fill: the coordinator's until {@link dispatch}. */
@@ -98,15 +98,21 @@ export class SendChannels {
     this.spare.runs.reset()
   }
 
-  /** SYNC on every channel, and every channel at it: all batches queued before are on their way. */
-  barrier(): void {
+  /** SYNC on every channel, behind the batches that are queued. */
+  sendSyncs(): void {
     const { shm } = this.#coordinator
+    this.#barriers++
+    shm.expectSyncs(this.#barriers)
     for (let channel = 0; channel < shm.channels; channel++) {
       const idle = this.#idle[channel]
       if (idle) this.#sendSync(channel, idle)
       else this.#command(channel, JOB.sync)
     }
-    this.#barriers++
+  }
+
+  /** Waits until every channel's SYNC has gone: all batches queued before are on their way. */
+  awaitSyncs(): void {
+    const { shm } = this.#coordinator
     const behind = (channel: number): boolean => shm.syncs(channel) < this.#barriers
     this.#coordinator.waitFor(
       () => this.#coordinator.firstShortOf(this.#barriers) === undefined,
@@ -132,18 +138,15 @@ export class SendChannels {
 
   #sendSync(id: number, channel: Channel): void {
     const { shm } = this.#coordinator
-    const { view, address } = this.#syncPacket
-    const size = view.byteLength
     const number = shm.nextPacketNum()
-    encodeSyncPacket(view, 0, pagesPerPacket(this.#pageSize), number)
     this.#vector.reset()
-    this.#vector.push({ address, size }, 0, size)
+    this.#syncPacket.push(number, this.#vector)
     channel.writeFull(this.#vector)
     // The thread, whose counters these are, is not there yet.
-    shm.count(id, COUNTER.bytes, size)
-    shm.count(id, COUNTER.packets, 1)
+    shm.countPackets(id, this.#syncPacket.size, 1, 0, 0)
     const barrier = shm.reachSync(id)
-    this.#coordinator.log.trace({ packet: number, flags: MULTIFD_FLAG.sync, channel: id, barrier }, 'SYNC sent')
+    const { log } = this.#coordinator
+    if (log.tracing) log.trace({ packet: number, flags: MULTIFD_FLAG.sync, channel: id, barrier }, 'SYNC sent')
   }
 
   #command(channel: number, job: typeof JOB.sync | typeof JOB.quit): void {

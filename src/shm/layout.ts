@@ -42,8 +42,12 @@ export const CONTROL = {
   adaptive: 8,
   /** Destination: 1 once its devices agree to the switchover. The embedding thread writes. */
   approved: 9,
+  /** SYNC packets of all channels, sent or reached. H adds. */
+  syncsReached: 10,
+  /** How many of them C waits for: H need not wake it before. C writes. */
+  syncsExpected: 11,
 } as const
-export const CONTROL_WORDS = 10
+export const CONTROL_WORDS = 12
 
 /** Words of one channel's area. */
 export const CHANNEL = {

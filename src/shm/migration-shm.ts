@@ -219,11 +219,20 @@ export class MigrationShm {
     Atomics.store(this.#channels, channel * CHANNEL_WORDS + word, value)
   }
 
-  /** Counts one more SYNC of a channel and tells the coordinator. Pairs with `syncs` in the coordinator's wait. */
+  /**
+   * Counts one more SYNC of a channel, and wakes the coordinator if it was the last one that {@link expectSyncs} wants.
+   * Pairs with `syncs` in the coordinator's wait.
+   */
   reachSync(channel: number): number {
     const syncs = Atomics.add(this.#channels, channel * CHANNEL_WORDS + CHANNEL.syncs, 1) + 1
-    this.coordinator.post()
+    const reached = Atomics.add(this.#control, CONTROL.syncsReached, 1) + 1
+    if (reached >= Atomics.load(this.#control, CONTROL.syncsExpected)) this.coordinator.post()
     return syncs
+  }
+
+  /** For the coordinator, before it looks at `syncs` and waits: each channel is to have had so many. */
+  expectSyncs(syncs: number): void {
+    Atomics.store(this.#control, CONTROL.syncsExpected, syncs * this.channels)
   }
 
   syncs(channel: number): number {

@@ -166,6 +166,6 @@ export class SlotWorker {
     this.#shm.setChannelWord(this.#channel, CHANNEL.tail, this.#tail | 0)
     // A coordinator that waits has found every ring full: each passes this mark on its way down.
     const left = (this.#shm.channelWord(this.#channel, CHANNEL.head) - this.#tail) | 0
-    if (left === RING_LOW || left === 0) this.#shm.coordinator.post()
+    if (left === RING_LOW) this.#shm.coordinator.post()
   }
 }

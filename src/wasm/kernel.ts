@@ -23,6 +23,7 @@ export interface PageKernel {
     before: number,
   ): number
   acceptPacket(expected: number): number
+  isSync(header: number, capacity: number): number
   takePages(bitmap: number, words: number, from: number, most: number, runs: number): number
   splitPages(first: number, count: number, zeros: number, normal: number, zero: number): void
   findZeroPage(first: number, count: number, shift: number): number

@@ -113,6 +113,11 @@ export function encodeSyncPacket(view: DataView, at: number, pagesPerPacket: num
   for (let slot = at + IDSTR_OFFSET; slot < end; slot += 8) view.setFloat64(slot, 0)
 }
 
+/** Changes the number of a packet whose header is at `at`. */
+export function encodePacketNum(view: DataView, at: number, packetNum: number): void {
+  writeU64(view, at + PACKET_NUM_AT, packetNum)
+}
+
 /** The first 64 bytes, with the counts of pages and bytes left zero. */
 function encodeFixedPart(view: DataView, at: number, flags: number, pagesAlloc: number, packetNum: number): void {
   view.setUint32(at, MULTIFD_MAGIC)

@@ -49,6 +49,7 @@ for (const channels of [1, 2, 3]) {
       waitFor(() => dispatcher.dispatch())
       if (batch % 1000 === 999) {
         syncs++
+        shm.expectSyncs(syncs)
         for (let channel = 0; channel < channels; channel++) waitFor(() => dispatcher.command(channel, JOB.sync))
         waitFor(() => Array.from({ length: channels }, (_, channel) => shm.syncs(channel)).every((n) => n === syncs))
         const lost = came.subarray(0, batch + 1).some((times) => times !== 1)

@@ -63,7 +63,8 @@ export function receiveChannel(fd: number, blocks: LoadBlock[], agreed: MethodNa
       methods,
       pageSize: PAGE,
       blocks: () => (barriers > 0 ? blocks : undefined),
-      barrier: () => barriers++,
+      reachBarrier: () => ++barriers,
+      passBarrier() {},
       ending: () => false,
       counted() {},
     }).run()

@@ -3,6 +3,13 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { makeSharedMemory, pageKernel } from '../../src/wasm/kernel.js'
+import {
+  decodePacketFields,
+  encodeSyncPacket,
+  MULTIFD_FLAG,
+  PacketHeader,
+  packetHeaderSize,
+} from '../../src/wire/multifd-packet.js'
 
 const memory = makeSharedMemory(65536)
 const kernel = pageKernel(memory)
@@ -164,4 +171,36 @@ t.test('zero pages are found, wherever the one byte lies', async (t) => {
       bytes[((page + 1) << shift) - 1] = 0
     }
   }
+})
+
+t.test('a SYNC is one where the decoder finds one alone, whatever word of it is changed', async (t) => {
+  const capacity = 128
+  const header = new DataView(memory.buffer, OFFSETS, packetHeaderSize(capacity))
+  const fields = new PacketHeader(capacity)
+  const decoded = (): boolean => {
+    try {
+      decodePacketFields(header, 0, capacity, fields)
+      return fields.flags === MULTIFD_FLAG.sync && fields.normalPages + fields.zeroPages === 0
+    } catch {
+      return false
+    }
+  }
+  const found = { sync: 0, other: 0 }
+  fc.assert(
+    fc.property(
+      fc.nat(capacity),
+      fc.maxSafeNat(),
+      fc.option(fc.tuple(fc.nat(15), fc.oneof(fc.nat(300), fc.nat(2 ** 32 - 1)))),
+      (alloc, number, change) => {
+        encodeSyncPacket(header, 0, capacity, number)
+        header.setUint32(12, alloc)
+        if (change) header.setUint32(4 * change[0], change[1])
+        const isSync = kernel.isSync(OFFSETS, capacity) !== 0
+        found[isSync ? 'sync' : 'other']++
+        return isSync === decoded()
+      },
+    ),
+    { numRuns: 3000 },
+  )
+  t.ok(found.sync > 100 && found.other > 100, JSON.stringify(found))
 })

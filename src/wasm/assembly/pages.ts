@@ -12,6 +12,7 @@ const IOVEC: u32 = 16
 // A packet's header, as src/wire/multifd-packet.ts has it.
 const MAGIC: u32 = 0x11223344
 const VERSION: u32 = 1
+const SYNC: u32 = 1
 const FLAGS: u32 = 8
 const PAGES_ALLOC: u32 = 12
 const NORMAL_PAGES: u32 = 16
@@ -166,6 +167,15 @@ export function acceptPacket(expected: u32): i32 {
   store<u32>(zero - RUN, zeroPages, 4)
   if (method === 0 && !writePlaces(expected, normal, normalRuns, size)) return -1
   return size
+}
+
+/** Whether a packet that can carry `capacity` pages is a SYNC alone, with nothing wrong: for all else the caller looks closer. */
+export function isSync(header: u32, capacity: u32): bool {
+  if (bswap<u32>(load<u32>(header)) !== MAGIC || bswap<u32>(load<u32>(header, 4)) !== VERSION) return false
+  if (bswap<u32>(load<u32>(header + FLAGS)) !== SYNC) return false
+  if (bswap<u32>(load<u32>(header + PAGES_ALLOC)) > capacity) return false
+  if (load<u32>(header + NORMAL_PAGES) !== 0 || load<u32>(header + ZERO_PAGES) !== 0) return false
+  return bswap<u64>(load<u64>(header + PACKET_NUM)) >> 53 === 0
 }
 
 function writePlaces(expected: u32, normal: u32, runs: u32, size: u32): bool {
