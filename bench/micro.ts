@@ -1,6 +1,6 @@
 // What one thread does, without a migration around it: zero pages found, packets encoded, packets decoded.
 
-import { RecvLoop } from '../src/channel/recv.js'
+import { RecvLoop } from '../src/channel/recv-loop.js'
 import type { Channel } from '../src/io/channel.js'
 import { type AddressRange, IoVector } from '../src/io/iovec.js'
 import { RecvMethods } from '../src/method/methods.js'

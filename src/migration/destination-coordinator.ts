@@ -10,7 +10,7 @@ import { StreamReader } from '../io/stream-reader.js'
 import { hasZstd } from '../method/zstd.js'
 import { isOpen, POLL, pollDescriptors, shutdownRead } from '../os/socket.js'
 import { IDLE_THREAD } from '../os/thread.js'
-import { type LoadBlock, nothingCame } from '../ram/load-block.js'
+import type { LoadBlock } from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
 import { ADAPTIVE_ANSWER, ADAPTIVE_QUESTION } from '../wire/agreement.js'
 import { COMMAND, type Command, decodeCommand, decodePing } from '../wire/command.js'
@@ -34,6 +34,7 @@ import { Coordinator, type CoordinatorTask } from './coordinator.js'
 import { CutShort, type DeviceState, readDeviceState } from './device-state.js'
 import type { LoadedState, LoadTarget } from './load-target.js'
 import { type GuestImage, MemoryTarget } from './memory-target.js'
+import { mayLackPages } from './missing-pages.js'
 import { RamLoad } from './ram-load.js'
 import { rehearse } from './rehearsal.js'
 import { ReturnPathWriter } from './return-path-writer.js'
@@ -346,21 +347,8 @@ class DestinationRun {
   #checkComplete(vmdesc: Vmdesc | undefined): void {
     if (this.#plan.allowMissingPages) return
     const devices = [...(vmdesc?.devices.map(({ name }) => name) ?? []), ...this.#early.idstrs]
-    // A balloon gives pages back, and virtio-mem's memory may be unplugged: such pages are never sent. Of a program's own
-    // blocks it is known what is unplugged.
-    const balloon = devices.some((name) => name.endsWith('/virtio-balloon'))
-    const guest = this.#target.keepsDeviceState
-    const pluggable = devices.filter((name) => guest && /\/virtio-mem(-device-early)?$/.test(name))
-    // A QEMU's block has the device's path before its own name, a program's that name alone.
-    const paths = pluggable.map((name) => name.slice(0, name.lastIndexOf('/') + 1))
     const { ignoreShared } = this.#coordinator.parameters
-    // A program's blocks say that they are shared; a QEMU does not, and of its shared ones nothing comes.
-    const left = (block: LoadBlock): boolean => {
-      return ignoreShared && (guest ? nothingCame(block) : block.inPlace?.shared === true)
-    }
-    this.#ram!.checkComplete((block) => {
-      return balloon || left(block) || paths.some((path) => `${block.idstr}/`.startsWith(path))
-    })
+    this.#ram!.checkComplete(mayLackPages({ devices, guest: this.#target.keepsDeviceState, ignoreShared }))
   }
 
   #loadedState(deviceState: Uint8Array): LoadedState {

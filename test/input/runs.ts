@@ -1,7 +1,7 @@
 // One run of a receiver over a descriptor, how it ended, and the sum of many runs.
 
 import type { MessagePort } from 'node:worker_threads'
-import { RecvLoop } from '../../src/channel/recv.js'
+import { RecvLoop } from '../../src/channel/recv-loop.js'
 import { type ErrorCode, MultifdError, type PlainError } from '../../src/errors.js'
 import { DescriptorChannel } from '../../src/io/descriptor-channel.js'
 import { StreamReader } from '../../src/io/stream-reader.js'
