@@ -51,7 +51,13 @@ function facts(info: SnapshotInfo): [string, string][] {
     ['capabilities', capabilities.map(printable).join(', ')],
     ['loaded by', `QEMU ${minimumQemu.file} or later, from the file (-incoming file:…, capability mapped-ram)`],
     ['', `${anyQemu(minimumQemu.send)}, over a socket (multifd send)`],
+    ...(needsKvm(info) ? [['', 'with -accel kvm only: it holds the state of kvmclock'] as [string, string]] : []),
   ]
+}
+
+// A QEMU that emulates the processor does not have that device, and refuses sections that it does not know.
+function needsKvm({ devices = [] }: SnapshotInfo): boolean {
+  return devices.some(({ idstr }) => idstr === 'kvmclock')
 }
 
 function anyQemu(version: string | undefined): string {

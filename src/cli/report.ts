@@ -48,7 +48,7 @@ export function resultObject(statistics: MigrationStatistics | undefined, error:
 }
 
 export function errorObject({ code, message }: { code: ErrorCode; message: string }): object {
-  return { code, message }
+  return { code, message: `${message}${inWords(message)}` }
 }
 
 /** Says why a command failed, in one line, and gives its exit status. */
@@ -57,12 +57,12 @@ export function failure(error: MultifdError, interrupted = false): number {
     say('multifd: interrupted')
     return EXIT.interrupted
   }
-  say(`multifd: ${printable(error.message)}${inWords(error)} (${error.code})`)
+  say(`multifd: ${printable(error.message)}${inWords(error.message)} (${error.code})`)
   return error.code === 'ERR_MULTIFD_ARGUMENT' ? EXIT.usage : EXIT.failed
 }
 
 /** A message that ends with the system's symbol of an error is followed by its meaning. */
-function inWords({ message }: MultifdError): string {
+function inWords(message: string): string {
   const symbol = message.slice(message.lastIndexOf(' ') + 1)
   const meaning = [...getSystemErrorMap().values()].find(([name]) => name === symbol)
   return meaning ? `, ${meaning[1]}` : ''

@@ -3,6 +3,8 @@
 import { statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { describe } from '../../src/cli/inspect.js'
+import { inspectSnapshot } from '../../src/index.js'
 import { recordedSnapshot, run } from './cli.js'
 
 const ESCAPE = '\u001b'
@@ -62,6 +64,13 @@ t.test('the human form has the same, aligned', async (t) => {
     t.match(stdout, line)
   }
   t.notMatch(stdout, / \n/, 'no spaces at the ends of lines')
+})
+
+t.test('that it needs KVM is said where the guest had its clock', async (t) => {
+  const info = inspectSnapshot(recordedSnapshot(t.testdir()).path)
+  t.notMatch(describe(info), /-accel kvm/)
+  const clock = { idstr: 'kvmclock', instanceId: 0, versionId: 1, size: 8, early: false }
+  t.match(describe({ ...info, devices: [...info.devices!, clock] }), /^ {14}with -accel kvm only: .*kvmclock$/m)
 })
 
 t.test('names can not steer the terminal', async (t) => {
