@@ -40,9 +40,13 @@ t.test('what is no point, or not of that side, is refused by name', async (t) =>
 
 for (const one of shortCases()) {
   const { point, side, method, at } = one
-  const skip = missingHere(point) ?? false
+  const skip = missingHere(one) ?? false
   t.test(`${point}@${at} at the ${side}, ${method}: ${FAULT_POINTS[point].outcome}`, { skip }, async (t) => {
     const { problems, messages } = await walk.step(one)
     t.strictSame(problems, [], messages.join(' | '))
   })
 }
+
+t.test('no memory of theirs is left once the threads have ended', async (t) => {
+  t.strictSame(await walk.settle(), [])
+})

@@ -1,0 +1,63 @@
+// What of a process's mappings can only be a migration's or a snapshot's, of the many that its engine and its threads have.
+
+import { readFileSync } from 'node:fs'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+
+export interface OwnMappings {
+  /** Files and memory with a name that are mapped, but for code. */
+  files: string[]
+  /** Bytes that a userfaultfd watches over. */
+  watched: number
+  /** Bytes of address space that are set aside: the engine does that for shared memories, gigabytes for each. */
+  reserved: number
+}
+
+const RESERVED_MIN = 2 ** 30
+const WATCHES = ['um', 'uw', 'ui']
+
+/** Of this process (proc_pid_smaps(5)). */
+export function ownMappings(): OwnMappings {
+  const files = new Map<string, string[]>()
+  const code = new Set<string>()
+  let watched = 0
+  let reserved = 0
+  let size = 0
+  for (const line of readFileSync('/proc/self/smaps', 'utf8').split('\n')) {
+    const [, from, to, rights, inode, path] = /^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+) *(.*)$/.exec(line) ?? []
+    if (rights !== undefined) {
+      size = Number.parseInt(to!, 16) - Number.parseInt(from!, 16)
+      if (rights.startsWith('---') && size >= RESERVED_MIN) reserved += size
+      if (inode === '0') continue
+      if (rights.includes('x')) code.add(path!)
+      files.set(path!, [...(files.get(path!) ?? []), `${path} (${size} bytes)`])
+    } else if (line.startsWith('VmFlags:') && WATCHES.some((flag) => line.split(' ').includes(flag))) watched += size
+  }
+  return { files: [...files].flatMap(([path, mapped]) => (code.has(path) ? [] : mapped)), watched, reserved }
+}
+
+/** What is mapped now and was not before. Shared memories wait for collections of garbage: see {@link sharedMemoryLeft}. */
+export function mappingsLeft(before: OwnMappings): string[] {
+  const now = ownMappings()
+  const known = [...before.files]
+  const left = now.files.filter((what) => {
+    const at = known.indexOf(what)
+    if (at >= 0) known.splice(at, 1)
+    return at < 0
+  })
+  if (now.watched > before.watched) left.push(`${now.watched - before.watched} bytes under a userfaultfd`)
+  return left
+}
+
+let collect: (() => void) | undefined
+
+/** Of shared memories more than before, once threads that had some are gone; undefined for none. */
+export function sharedMemoryLeft(before: OwnMappings): string | undefined {
+  if (!collect) {
+    setFlagsFromString('--expose-gc')
+    collect = runInNewContext('gc') as () => void
+  }
+  collect()
+  const more = ownMappings().reserved - before.reserved
+  return more > 0 ? `shared memory, ${more} bytes of address space` : undefined
+}
