@@ -36,6 +36,8 @@ t.test('what is no point, or not of that side, is refused by name', async (t) =>
   t.notOk(FaultPoints.fromEnvironment('source', text)?.armed('channel-dies'))
   t.ok(FaultPoints.fromEnvironment('destination', text)?.armed('channel-dies'))
   t.equal(FaultPoints.fromEnvironment('destination', 'send-fails'), undefined)
+  t.ok(FaultPoints.fromEnvironment('snapshot', 'disk-full')?.armed('disk-full'))
+  t.equal(FaultPoints.fromEnvironment('destination', 'snapshot:disk-full'), undefined)
 })
 
 for (const one of shortCases()) {
