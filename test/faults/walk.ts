@@ -8,7 +8,14 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { FAULT_POINTS, type FaultName, type FaultPoint, type FaultSide } from '../../src/faults.js'
 import { type DirtyLogKind, endIdleThreads, FaultPoints } from '../../src/index.js'
 import { noKernelLog } from '../support/kernel.js'
-import { leftovers, mappingsLeft, openDescriptors, ownMappings, sharedMemoryLeft } from '../support/peers/index.js'
+import {
+  leftovers,
+  mappingsLeft,
+  type OwnMappings,
+  openDescriptors,
+  ownMappings,
+  sharedMemoryLeft,
+} from '../support/peers/index.js'
 import type { MethodName } from './methods.js'
 import { breakMigration } from './migrations.js'
 import { Program } from './program.js'
@@ -36,6 +43,11 @@ export interface Result extends Case {
   problems: string[]
 }
 
+interface Before {
+  descriptors: Map<number, string>
+  mappings: OwnMappings
+}
+
 export class Walk {
   readonly #folder = mkdtempSync(join(tmpdir(), 'multifd-faults-'))
   // Both at once, and first: what is mapped from then on is not theirs.
@@ -43,7 +55,7 @@ export class Walk {
     explicit: new Program('explicit'),
     kernel: new Program(noKernelLog ? 'explicit' : 'kernel'),
   }
-  readonly #mappings = ownMappings()
+  #mappings = ownMappings()
   readonly #uncaught: string[] = []
   readonly #hear = (error: Error): void => void this.#uncaught.push(error.message)
 
@@ -66,7 +78,7 @@ export class Walk {
     const program = this.#programs[logged ? 'kernel' : 'explicit']
     await program.run()
     program.forget()
-    const before = openDescriptors()
+    const before = { descriptors: openDescriptors(), mappings: ownMappings() }
     const breakIt = one.side === 'snapshot' ? breakSave : breakMigration
     const { ended, ms, problems, again } = await breakIt(one, faults, program, this.#folder)
     if (faults.happened(one.point) === 0) problems.push('it never happened')
@@ -91,19 +103,23 @@ export class Walk {
     for (;;) {
       const left = sharedMemoryLeft(this.#mappings)
       if (left === undefined) return []
-      if (performance.now() > deadline) return [`left: ${left}`]
+      if (performance.now() > deadline) {
+        // Told once.
+        this.#mappings = ownMappings()
+        return [`left: ${left}`]
+      }
       await delay(20)
     }
   }
 
-  async #left(before: Map<number, string>): Promise<string[]> {
-    const { threads, descriptors } = await leftovers(before)
+  async #left(before: Before): Promise<string[]> {
+    const { threads, descriptors } = await leftovers(before.descriptors)
     const files = readdirSync(this.#folder).filter((name) => name !== 'psk')
     return [
       ...threads.map((name) => `thread left: ${name}`),
       ...descriptors.map((what) => `descriptor left: ${what}`),
       ...files.map((name) => `file left: ${name}`),
-      ...mappingsLeft(this.#mappings).map((what) => `mapping left: ${what}`),
+      ...mappingsLeft(before.mappings).map((what) => `mapping left: ${what}`),
     ]
   }
 }
