@@ -45,6 +45,8 @@ const writers = ['destination', 'snapshot'] as const
 const everywhere = ['source', 'destination', 'snapshot'] as const
 // The destination says so, or the connection breaks before it can.
 const told = ['ERR_MULTIFD_REMOTE', 'ERR_MULTIFD_CLOSED'] as const
+// One that fails while connections come ends their handshakes, too.
+const toldSoon = [...told, 'ERR_MULTIFD_TLS'] as const
 // Where a stream ends depends on what was on its way.
 const cut = ['ERR_MULTIFD_CLOSED', 'ERR_MULTIFD_TRUNCATED', 'ERR_MULTIFD_BARRIER'] as const
 const fails = { outcome: 'fails' } as const
@@ -71,7 +73,7 @@ export const FAULT_POINTS = {
   },
   'accept-fails': {
     ...{ number: 5, sides: destination, thread: 'main', overTls: true, ...fails },
-    ...{ code: 'ERR_MULTIFD_IO', peer: [...told, 'ERR_MULTIFD_TLS', 'ERR_MULTIFD_CONNECT'] },
+    ...{ code: 'ERR_MULTIFD_IO', peer: [...toldSoon, 'ERR_MULTIFD_CONNECT'] },
     breaks: 'accept fails for want of descriptors (EMFILE)',
   },
   'handshake-hangs': {
@@ -124,7 +126,7 @@ export const FAULT_POINTS = {
   },
   'main-recv-ends': {
     ...{ number: 16, sides: destination, thread: 'main', overTls: true, ...fails },
-    ...{ code: ['ERR_MULTIFD_CLOSED', 'ERR_MULTIFD_TRUNCATED'], peer: told },
+    ...{ code: ['ERR_MULTIFD_CLOSED', 'ERR_MULTIFD_TRUNCATED'], peer: toldSoon },
     breaks: 'the main channel is at its end in the middle of something',
   },
   'return-path-fails': {
@@ -152,12 +154,12 @@ export const FAULT_POINTS = {
   },
   'main-dies': {
     ...{ number: 22, sides: either, thread: 'main', overTls: true, ...fails },
-    ...{ code: 'ERR_MULTIFD_INTERNAL', peer: [...cut, 'ERR_MULTIFD_REMOTE'] },
+    ...{ code: 'ERR_MULTIFD_INTERNAL', peer: [...cut, 'ERR_MULTIFD_REMOTE', 'ERR_MULTIFD_TLS'] },
     breaks: "the coordinator's thread ends in the middle of its work",
   },
   'channel-start-fails': {
     ...{ number: 23, sides: either, thread: 'program', needs: 'channels', overTls: true, ...fails },
-    ...{ code: 'ERR_MULTIFD_INTERNAL', peer: [...cut, 'ERR_MULTIFD_CONNECT', 'waits'] },
+    ...{ code: 'ERR_MULTIFD_INTERNAL', peer: [...cut, 'ERR_MULTIFD_CONNECT', 'ERR_MULTIFD_TLS', 'waits'] },
     breaks: "a channel's thread does not start",
   },
   'main-start-fails': {
