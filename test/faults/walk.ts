@@ -4,7 +4,6 @@
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { FAULT_POINTS, type FaultName, type FaultPoint, type FaultSide } from '../../src/faults.js'
 import { type DirtyLogKind, endIdleThreads, FaultPoints } from '../../src/index.js'
 import { noKernelLog } from '../support/kernel.js'
@@ -14,15 +13,13 @@ import {
   type OwnMappings,
   openDescriptors,
   ownMappings,
+  sharedMemory,
   sharedMemoryLeft,
 } from '../support/peers/index.js'
 import type { MethodName } from './methods.js'
 import { breakMigration } from './migrations.js'
 import { Program } from './program.js'
 import { breakSave } from './saves.js'
-
-// Until what threads had is given back, after they ended.
-const GONE_MS = 5000
 
 export interface Case {
   point: FaultName
@@ -50,12 +47,12 @@ interface Before {
 
 export class Walk {
   readonly #folder = mkdtempSync(join(tmpdir(), 'multifd-faults-'))
-  // Both at once, and first: what is mapped from then on is not theirs.
+  // Both at once, and first: what shared memory there is from then on is not theirs.
   readonly #programs: Record<DirtyLogKind, Program> = {
     explicit: new Program('explicit'),
     kernel: new Program(noKernelLog ? 'explicit' : 'kernel'),
   }
-  #mappings = ownMappings()
+  #sharedMemory = sharedMemory()
   readonly #uncaught: string[] = []
   readonly #hear = (error: Error): void => void this.#uncaught.push(error.message)
 
@@ -99,17 +96,10 @@ export class Walk {
   async settle(): Promise<string[]> {
     for (const program of Object.values(this.#programs)) await program.halt()
     await endIdleThreads()
-    const deadline = performance.now() + GONE_MS
-    for (;;) {
-      const left = sharedMemoryLeft(this.#mappings)
-      if (left === undefined) return []
-      if (performance.now() > deadline) {
-        // Told once.
-        this.#mappings = ownMappings()
-        return [`left: ${left}`]
-      }
-      await delay(20)
-    }
+    const left = await sharedMemoryLeft(this.#sharedMemory)
+    // Told once.
+    if (left.length > 0) this.#sharedMemory = sharedMemory()
+    return left.map((what) => `left: ${what}`)
   }
 
   async #left(before: Before): Promise<string[]> {

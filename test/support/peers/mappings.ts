@@ -1,6 +1,7 @@
 // What of a process's mappings can only be a migration's or a snapshot's, of the many that its engine and its threads have.
 
 import { readFileSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 
@@ -13,6 +14,7 @@ export interface OwnMappings {
   reserved: number
 }
 
+const PATIENCE_MS = 5000
 const RESERVED_MIN = 2 ** 30
 const WATCHES = ['um', 'uw', 'ui']
 
@@ -51,13 +53,23 @@ export function mappingsLeft(before: OwnMappings): string[] {
 
 let collect: (() => void) | undefined
 
-/** Of shared memories more than before, once threads that had some are gone; undefined for none. */
-export function sharedMemoryLeft(before: OwnMappings): string | undefined {
+/** Bytes of address space that the engine has for shared memories, but for those that are only garbage. */
+export function sharedMemory(): number {
   if (!collect) {
     setFlagsFromString('--expose-gc')
     collect = runInNewContext('gc') as () => void
   }
   collect()
-  const more = ownMappings().reserved - before.reserved
-  return more > 0 ? `shared memory, ${more} bytes of address space` : undefined
+  return ownMappings().reserved
+}
+
+/** Waits until there is no more than before, once threads that had some are gone; says what else there is. */
+export async function sharedMemoryLeft(before: number): Promise<string[]> {
+  const deadline = performance.now() + PATIENCE_MS
+  for (;;) {
+    const more = sharedMemory() - before
+    if (more <= 0) return []
+    if (performance.now() > deadline) return [`shared memory, ${more} bytes of address space`]
+    await delay(20)
+  }
 }
