@@ -2,7 +2,6 @@
 
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import { MultifdError, type PlainError } from '../errors.js'
-import type { FaultSide } from '../faults.js'
 import type { WaitHook } from '../io/channel.js'
 import type { Connection } from '../io/connection.js'
 import { describe } from '../io/descriptor-channel.js'
@@ -82,7 +81,7 @@ export function noteLoaded(shm: ShmHandle): void {
 }
 
 /** Breaks this thread's calls by the fault points that are armed, until its task ends. */
-export function breakThread(shm: MigrationShm, side: FaultSide, { tls }: Connection): void {
+export function breakThread(shm: MigrationShm, side: 'source' | 'destination', { tls }: Connection): void {
   if (shm.faults) breakCalls(`${side} channel`, shm.faults, tls !== undefined)
 }
 

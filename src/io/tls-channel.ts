@@ -3,7 +3,7 @@
 
 import { MultifdError } from '../errors.js'
 import { ERRNO, errno } from '../os/libc.js'
-import { openssl, SSL_ERROR } from '../os/openssl.js'
+import { BIO_CTRL_FLUSH, BIO_FLAGS, openssl, SSL_ERROR } from '../os/openssl.js'
 import {
   closeDescriptor,
   POLL,
@@ -26,8 +26,6 @@ const PIECE_MAX = 128 * 1024
 const WAKE_FOR = 64 * 1024
 const RECORD_MAX = 17 * 1024
 const BIO_CTRL_PENDING = 10
-const BIO_CTRL_FLUSH = 11
-const BIO_FLAGS_SHOULD_RETRY = 8
 
 export class TlsChannel implements Channel {
   readonly name: 'main' | number
@@ -146,7 +144,7 @@ export class TlsChannel implements Channel {
     const bio = lib.SSL_get_wbio(this.#ssl)
     for (let since = 0; lib.BIO_ctrl(bio, BIO_CTRL_FLUSH, 0, 0) <= 0; ) {
       const number = errno()
-      if (lib.BIO_test_flags(bio, BIO_FLAGS_SHOULD_RETRY) === 0) throw this.#gone(number, 'sendmsg')
+      if (lib.BIO_test_flags(bio, BIO_FLAGS.shouldRetry) === 0) throw this.#gone(number, 'sendmsg')
       since = this.#pause(since, true, POLL.out)
     }
   }

@@ -145,7 +145,7 @@ export class Receiver extends Migration {
       faults: this.#options.faults,
       onMessage: (message, threads) => {
         if (message.type === 'prepare') {
-          void answerWhen(threads, () => load?.prepare(message.early))
+          void answerWhen(threads, () => load?.prepare(message.early, threads.shm.faults))
           if (this.parameters.switchoverAck && !threads.shm.stopped) void this.#approve(threads)
         }
         if (message.type === 'load-devices') {

@@ -3,6 +3,7 @@
 import type { RamBlock } from '../ram/block.js'
 import { BlockGuard } from '../ram/block-guard.js'
 import { preallocate } from '../ram/prealloc.js'
+import type { FaultPoints } from '../shm/fault-points.js'
 import type { Device } from '../vmstate/device.js'
 import { DeviceSet } from '../vmstate/device-set.js'
 import { DeviceStateLoader } from '../vmstate/loader.js'
@@ -93,18 +94,18 @@ export class ProgramLoad {
    *
    * @throws MultifdError what {@link DeviceStateLoader}, {@link BlockGuard} and {@link preallocate} throw
    */
-  prepare(early: Uint8Array): Promise<void> {
-    this.#preparing = this.#prepare(early)
+  prepare(early: Uint8Array, faults?: FaultPoints): Promise<void> {
+    this.#preparing = this.#prepare(early, faults)
     return this.#preparing
   }
 
-  async #prepare(early: Uint8Array): Promise<void> {
+  async #prepare(early: Uint8Array, faults: FaultPoints | undefined): Promise<void> {
     const reader = new MemoryReader(early)
     this.#loader.loadSections(reader, 'early')
     if (reader.remaining > 0) throw protocolError(`${reader.remaining} bytes before the RAM set-up are no section`)
     this.#loader.finish('early')
     this.#guard = new BlockGuard(this.#ram)
-    if (this.#prealloc) await preallocate(this.#ram, { signal: this.#abort.signal })
+    if (this.#prealloc) await preallocate(this.#ram, { signal: this.#abort.signal, faults })
     this.#prepared = true
   }
 

@@ -44,7 +44,10 @@ export class RecordWriter {
     this.#pace = pace
     this.#findZeroPages = options.findZeroPages
     this.#countEvery = portionPages(maxBandwidth, options.pageSize, COUNT_EVERY)
-    this.#xbzrle = xbzrle && options.blocks.length > 0 ? new XbzrleSave(options.blocks, xbzrleCacheSize) : undefined
+    this.#xbzrle =
+      xbzrle && options.blocks.length > 0
+        ? new XbzrleSave(options.blocks, xbzrleCacheSize, coordinator.shm.faults)
+        : undefined
   }
 
   /** @param last whether no pass follows it */

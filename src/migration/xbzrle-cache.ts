@@ -4,8 +4,10 @@
 // this pass or the one before stays with its page: where more pages change than fit, some of them are encoded all the time
 // rather than none. A page without a place goes whole.
 
+import { MultifdError } from '../errors.js'
 import type { AddressRange } from '../io/iovec.js'
 import { PinnedBuffer } from '../os/memory.js'
+import type { FaultPoints } from '../shm/fault-points.js'
 import type { ByteWords } from '../wire/xbzrle.js'
 
 /** Memory of some places: allocated together, once the first of them is taken. */
@@ -17,6 +19,7 @@ const NONE = -1
 export class XbzrleCache {
   readonly #pageSize: number
   readonly #chunkPages: number
+  readonly #faults: FaultPoints | undefined
   readonly #chunks: (CacheChunk | undefined)[] = []
   /** Page at each place, or NONE. */
   readonly #pages: Float64Array
@@ -26,13 +29,15 @@ export class XbzrleCache {
   /**
    * @param size bytes for pages, a power of two from a page's size on
    * @param pages in all blocks together: the cache takes no more than they need
+   * @throws MultifdError ERR_MULTIFD_UNSUPPORTED where there is no memory for it
    */
-  constructor(size: number, pageSize: number, pages: number) {
+  constructor(size: number, pageSize: number, pages: number, faults?: FaultPoints) {
     const places = Math.min(size / pageSize, 2 ** Math.ceil(Math.log2(pages)))
     this.#pageSize = pageSize
     this.#chunkPages = Math.min(places, Math.max(1, CHUNK_SIZE / pageSize))
-    this.#pages = new Float64Array(places).fill(NONE)
-    this.#used = new Uint32Array(places)
+    this.#faults = faults
+    this.#pages = allocated(8 * places, () => new Float64Array(places)).fill(NONE)
+    this.#used = allocated(4 * places, () => new Uint32Array(places))
   }
 
   /** The place that has a page, noted as used in this pass; -1 when there is none. */
@@ -52,10 +57,10 @@ export class XbzrleCache {
     return place
   }
 
-  /** The memory that a taken place lies in. */
+  /** The memory that a taken place lies in. @throws MultifdError ERR_MULTIFD_UNSUPPORTED where there is none for it */
   chunk(place: number): CacheChunk {
     const at = Math.floor(place / this.#chunkPages)
-    this.#chunks[at] ??= makeChunk(this.#chunkPages * this.#pageSize)
+    this.#chunks[at] ??= this.#makeChunk(this.#chunkPages * this.#pageSize)
     return this.#chunks[at]
   }
 
@@ -63,9 +68,20 @@ export class XbzrleCache {
   offset(place: number): number {
     return (place % this.#chunkPages) * this.#pageSize
   }
+
+  #makeChunk(size: number): CacheChunk {
+    const { bytes, address } = allocated(size, () => {
+      if (this.#faults?.happens('no-cache-memory')) throw new RangeError('Array buffer allocation failed')
+      return new PinnedBuffer(size)
+    })
+    return { bytes, words: new Int32Array(bytes.buffer, 0, size / 4), address, size }
+  }
 }
 
-function makeChunk(size: number): CacheChunk {
-  const { bytes, address } = new PinnedBuffer(size)
-  return { bytes, words: new Int32Array(bytes.buffer, 0, size / 4), address, size }
+function allocated<T>(size: number, make: () => T): T {
+  try {
+    return make()
+  } catch (cause) {
+    throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', `xbzrle: no memory for ${size} bytes of its cache`, { cause })
+  }
 }

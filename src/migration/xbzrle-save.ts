@@ -3,6 +3,7 @@
 import { type AddressRange, checkedAddress } from '../io/iovec.js'
 import { copyMemory, PinnedBuffer } from '../os/memory.js'
 import type { RamBlock } from '../ram/block.js'
+import type { FaultPoints } from '../shm/fault-points.js'
 import { type ByteWords, encodeXbzrle, XBZRLE_HEADER_SIZE } from '../wire/xbzrle.js'
 import type { XbzrleRates } from './statistics.js'
 import { XbzrleCache } from './xbzrle-cache.js'
@@ -34,7 +35,8 @@ export class XbzrleSave {
   readonly #copy: PinnedBuffer
   readonly #now: ByteWords
 
-  constructor(blocks: RamBlock[], cacheSize: number) {
+  /** @throws MultifdError ERR_MULTIFD_UNSUPPORTED where there is no memory for the cache */
+  constructor(blocks: RamBlock[], cacheSize: number, faults?: FaultPoints) {
     const { pageSize } = blocks[0]!
     let pages = 0
     for (const block of blocks) {
@@ -42,7 +44,7 @@ export class XbzrleSave {
       pages += block.pages
     }
     this.#pageSize = pageSize
-    this.#cache = new XbzrleCache(cacheSize, pageSize, pages)
+    this.#cache = new XbzrleCache(cacheSize, pageSize, pages, faults)
     this.#copy = new PinnedBuffer(pageSize)
     this.#now = { bytes: this.#copy.bytes, words: new Int32Array(this.#copy.bytes.buffer, 0, pageSize / 4) }
     this.whole = blocks[0]!

@@ -2,11 +2,12 @@
 // Where none is, there is nothing here that a call passes.
 
 import type { FaultName } from '../faults.js'
-import { ERRNO, type Libc, libc, replaceCalls, setErrno, viewOf } from './libc.js'
-import { type Openssl, openssl, replaceOpenssl, SSL_ERROR } from './openssl.js'
-
-/** What the thread is. */
-export type CallPlace = `${'source' | 'destination'} ${'main' | 'channel'}`
+import { anyCall, type Breaker, type Broken, type CallPlace, die, failing, STORM } from './breaker.js'
+import { BROKEN_TLS } from './broken-tls.js'
+import { ERRNO, type Libc, libcLibrary, viewOf } from './libc.js'
+import type { Library } from './library.js'
+import { type Libzstd, zstdLibrary } from './libzstd.js'
+import { opensslLibrary } from './openssl.js'
 
 /** What the caller knows of the points: src/shm/fault-points.ts. */
 export interface ArmedPoints {
@@ -14,22 +15,12 @@ export interface ArmedPoints {
   happens(name: FaultName): boolean
 }
 
-type Calls<Library> = Partial<Record<keyof Library, (...args: never[]) => unknown>>
-/** Makes broken calls from those that are there, which may be broken already. */
-type Breaker<Library> = (calls: Library, happens: () => boolean) => Calls<Library>
-
 const MSG_ERRQUEUE = 0x2000
 const MSG_WAITALL = 0x100
 const MSG_ZEROCOPY = 0x4000000
+const UFFDIO_REGISTER = 0xc020aa00
 const UFFDIO_WRITEPROTECT = 0xc018aa06
 const PAGEMAP_SCAN = 0xc0606610
-// A storm lets every fourth call through.
-const STORM = 4
-
-function failing(number: number): number {
-  setErrno(number)
-  return -1
-}
 
 /** Fails a call, where the arguments are those meant, with an error number. */
 function fail<Name extends keyof Libc>(
@@ -39,8 +30,7 @@ function fail<Name extends keyof Libc>(
 ): Breaker<Libc> {
   return (calls, happens) => ({
     [name]: (...args: Parameters<Libc[Name]>) => {
-      if (meant(...args) && happens()) return failing(number)
-      return (calls[name] as (...args: Parameters<Libc[Name]>) => unknown)(...args)
+      return meant(...args) && happens() ? failing(number) : anyCall(calls, name)(...args)
     },
   })
 }
@@ -65,26 +55,29 @@ function shorten(name: 'sendmsg' | 'recvmsg'): Breaker<Libc> {
   })
 }
 
+// An empty range asks only whether the kernel has the call.
+function isScan(request: number, argument: number): boolean {
+  if (request !== PAGEMAP_SCAN) return false
+  const words = new BigUint64Array(viewOf(argument, 96))
+  return words[3]! > words[2]!
+}
+
+/** Fails three calls of four; of ioctl those that may have to be made again. */
 function storm(names: readonly (keyof Libc)[], number: number): Breaker<Libc> {
   return (calls, happens) => {
     const broken = names.map((name) => {
-      const call = calls[name] as (...args: unknown[]) => unknown
+      const call = anyCall(calls, name)
+      const meant = (_fd?: unknown, request?: unknown, argument?: unknown): boolean =>
+        name !== 'ioctl' || request === UFFDIO_WRITEPROTECT || isScan(request as number, argument as number)
       // Each has its own: of a loop of two calls, one alone would be let through otherwise.
       let turn = 0
-      return [name, (...args: unknown[]) => (++turn % STORM !== 0 && happens() ? failing(number) : call(...args))]
+      return [
+        name,
+        (...args: unknown[]) => (meant(...args) && ++turn % STORM !== 0 && happens() ? failing(number) : call(...args)),
+      ]
     })
     return Object.fromEntries(broken)
   }
-}
-
-// A process of its own would end; this is a thread's own process.exit, which ends the thread.
-function die(name: keyof Libc): Breaker<Libc> {
-  return (calls, happens) => ({
-    [name]: (...args: unknown[]) => {
-      if (happens()) process.exit(1)
-      return (calls[name] as (...args: unknown[]) => unknown)(...args)
-    },
-  })
 }
 
 // Poll has nothing to tell as long as nobody answers.
@@ -103,7 +96,7 @@ const hangConnect: Breaker<Libc> = (calls, happens) => {
 
 const isData = (_fd: number, _message: number, flags: number): boolean => (flags & MSG_ERRQUEUE) === 0
 
-const BROKEN_CALLS: Partial<Record<FaultName, Partial<Record<CallPlace, Breaker<Libc>>>>> = {
+const BROKEN_CALLS: Broken<Libc> = {
   'connect-fails': { 'source main': fail('connect', ERRNO.connectionRefused) },
   'connect-hangs': { 'source main': hangConnect },
   'accept-fails': { 'destination main': fail('accept4', ERRNO.tooManyFiles) },
@@ -123,6 +116,7 @@ const BROKEN_CALLS: Partial<Record<FaultName, Partial<Record<CallPlace, Breaker<
     'source channel': storm(['sendmsg', 'recvmsg', 'poll'], ERRNO.intr),
     'destination main': storm(['sendmsg', 'recvmsg', 'recv', 'accept4', 'poll', 'pwrite'], ERRNO.intr),
     'destination channel': storm(['recvmsg', 'poll', 'pwrite'], ERRNO.intr),
+    snapshot: storm(['ioctl', 'poll', 'read', 'pwrite', 'fsync'], ERRNO.intr),
   },
   'calls-put-off': {
     'source main': storm(['sendmsg', 'recv'], ERRNO.again),
@@ -132,20 +126,15 @@ const BROKEN_CALLS: Partial<Record<FaultName, Partial<Record<CallPlace, Breaker<
   },
   'channel-dies': { 'source channel': die('sendmsg'), 'destination channel': die('recvmsg') },
   'main-dies': { 'source main': die('sendmsg'), 'destination main': die('recvmsg') },
-  'disk-full': { 'destination channel': fail('pwrite', ERRNO.noSpace) },
-  'disk-write-fails': { 'destination channel': fail('pwrite', ERRNO.io) },
-  'disk-sync-fails': { 'destination main': fail('fsync', ERRNO.io) },
-  'disk-rename-fails': { 'destination main': fail('rename', ERRNO.io) },
+  'disk-full': onDisk('channel', fail('pwrite', ERRNO.noSpace)),
+  'disk-write-fails': onDisk('channel', fail('pwrite', ERRNO.io)),
+  'disk-sync-fails': onDisk('main', fail('fsync', ERRNO.io)),
+  'disk-rename-fails': onDisk('main', fail('rename', ERRNO.io)),
   'dirty-log-start-fails': {
-    'source main': fail('ioctl', ERRNO.noMemory, (_fd, request) => request === UFFDIO_WRITEPROTECT),
+    'source main': failRequest(UFFDIO_WRITEPROTECT),
   },
   'dirty-log-scan-fails': {
-    'source main': fail('ioctl', ERRNO.noMemory, (_fd, request, argument) => {
-      // An empty range asks only whether the kernel has the call.
-      if (request !== PAGEMAP_SCAN) return false
-      const words = new BigUint64Array(viewOf(argument, 96))
-      return words[3]! > words[2]!
-    }),
+    'source main': fail('ioctl', ERRNO.noMemory, (_fd, request, argument) => isScan(request, argument)),
   },
   'zero-copy-never-ends': {
     'source channel': fail('recvmsg', ERRNO.again, (_fd, _message, flags) => (flags & MSG_ERRQUEUE) !== 0),
@@ -153,6 +142,25 @@ const BROKEN_CALLS: Partial<Record<FaultName, Partial<Record<CallPlace, Breaker<
   'zero-copy-no-memory': {
     'source channel': fail('sendmsg', ERRNO.noBuffers, (_fd, _message, flags) => (flags & MSG_ZEROCOPY) !== 0),
   },
+  'write-hold-fails': { snapshot: failRequest(UFFDIO_REGISTER) },
+  'write-protect-fails': { snapshot: failRequest(UFFDIO_WRITEPROTECT) },
+  'snapshot-dies': { snapshot: die('pwrite') },
+}
+
+const BROKEN_ZSTD: Broken<Libzstd> = {
+  'no-codec-memory': {
+    'source channel': (calls, happens) => ({ ZSTD_createCCtx: () => (happens() ? 0 : calls.ZSTD_createCCtx()) }),
+    'destination channel': (calls, happens) => ({ ZSTD_createDCtx: () => (happens() ? 0 : calls.ZSTD_createDCtx()) }),
+  },
+}
+
+/** What writes a file: of a destination its channels or its coordinator, and a background snapshot. */
+function onDisk(thread: 'channel' | 'main', breaker: Breaker<Libc>): Partial<Record<CallPlace, Breaker<Libc>>> {
+  return { [`destination ${thread}`]: breaker, snapshot: breaker }
+}
+
+function failRequest(wanted: number): Breaker<Libc> {
+  return fail('ioctl', ERRNO.noMemory, (_fd, request) => request === wanted)
 }
 
 function end(): Breaker<Libc> {
@@ -162,64 +170,27 @@ function end(): Breaker<Libc> {
   })
 }
 
-/** Has calls of OpenSSL's end with a reason, which SSL_get_error then has. */
-function endTls(names: readonly (keyof Openssl)[], result: number, reason: number, number = 0): Breaker<Openssl> {
-  return (calls, happens) => {
-    let ended = false
-    const broken = names.map((name) => {
-      const call = calls[name] as (...args: unknown[]) => unknown
-      return [
-        name,
-        (...args: unknown[]) => {
-          ended = happens()
-          if (!ended) return call(...args)
-          setErrno(number)
-          return result
-        },
-      ]
-    })
-    return {
-      ...Object.fromEntries(broken),
-      SSL_get_error: (ssl: number, of: number) => (ended ? reason : calls.SSL_get_error(ssl, of)),
-    }
-  }
-}
-
-function dieInTls(name: keyof Openssl): Breaker<Openssl> {
-  return (calls, happens) => ({
-    [name]: (...args: unknown[]) => {
-      if (happens()) process.exit(1)
-      return (calls[name] as (...args: unknown[]) => unknown)(...args)
-    },
-  })
-}
-
-const BROKEN_TLS: Partial<Record<FaultName, Partial<Record<CallPlace, Breaker<Openssl>>>>> = {
-  'handshake-hangs': { 'source main': endTls(['SSL_do_handshake'], -1, SSL_ERROR.wantRead) },
-  'accepted-handshake-hangs': { 'destination main': endTls(['SSL_do_handshake'], -1, SSL_ERROR.wantRead) },
-  'send-fails': { 'source channel': endTls(['SSL_write'], -1, SSL_ERROR.syscall, ERRNO.io) },
-  'main-send-fails': { 'source main': endTls(['SSL_write'], -1, SSL_ERROR.syscall, ERRNO.io) },
-  'recv-ends': { 'destination channel': endTls(['SSL_read', 'BIO_read'], 0, SSL_ERROR.zeroReturn) },
-  'main-recv-ends': { 'destination main': endTls(['SSL_read', 'BIO_read'], 0, SSL_ERROR.zeroReturn) },
-  'channel-dies': { 'source channel': dieInTls('SSL_write'), 'destination channel': dieInTls('BIO_read') },
-}
-
 /** Breaks the calling thread's calls by what is armed, until {@link mendCalls}. */
 export function breakCalls(place: CallPlace, points: ArmedPoints, tls: boolean): void {
-  for (const [key, places] of Object.entries(tls ? BROKEN_TLS : {})) {
+  if (tls) breakLibrary(opensslLibrary, BROKEN_TLS, place, points)
+  breakLibrary(libcLibrary, BROKEN_CALLS, place, points)
+  breakLibrary(zstdLibrary, BROKEN_ZSTD, place, points)
+}
+
+function breakLibrary<Calls extends object>(
+  library: Library<Calls>,
+  broken: Broken<Calls>,
+  place: CallPlace,
+  points: ArmedPoints,
+): void {
+  for (const [key, places] of Object.entries(broken)) {
     const name = key as FaultName
     const breaker = points.armed(name) ? places[place] : undefined
-    if (breaker) replaceOpenssl(breaker(openssl(), () => points.happens(name)) as Partial<Openssl>)
-  }
-  for (const [key, places] of Object.entries(BROKEN_CALLS)) {
-    const name = key as FaultName
-    const breaker = points.armed(name) ? places[place] : undefined
-    if (breaker) replaceCalls(breaker(libc(), () => points.happens(name)) as Partial<Libc>)
+    if (breaker) library.replace(breaker(library.calls, () => points.happens(name)) as Partial<Calls>)
   }
 }
 
 /** Puts the real calls back. */
 export function mendCalls(): void {
-  replaceCalls(undefined)
-  replaceOpenssl(undefined)
+  for (const library of [libcLibrary, opensslLibrary, zstdLibrary]) library.restore()
 }

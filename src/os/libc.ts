@@ -3,6 +3,7 @@
 import { createRequire } from 'node:module'
 import { constants } from 'node:os'
 import { MultifdError } from '../errors.js'
+import { Library } from './library.js'
 
 // An address is a JavaScript number: user addresses on x86-64 and arm64 stay below 2^48, far inside what a double holds.
 type Address = number
@@ -105,7 +106,8 @@ const DECLARATIONS: Record<keyof Libc, string> = {
 }
 
 let koffi: Koffi | undefined
-let loaded: Libc | undefined
+
+export const libcLibrary = new Library(() => openLibrary<Libc>(null, DECLARATIONS))
 
 function foreign(): Koffi {
   if (koffi) return koffi
@@ -126,27 +128,12 @@ function foreign(): Koffi {
 }
 
 /**
- * The C library. Loaded on first use, so that importing the package works on every system.
+ * The C library.
  *
  * @throws MultifdError ERR_MULTIFD_UNSUPPORTED where there is no such library for us
  */
 export function libc(): Libc {
-  if (loaded) return loaded
-  loaded = openLibrary<Libc>(null, DECLARATIONS)
-  return loaded
-}
-
-let real: Libc | undefined
-
-/** Puts calls in the place of the library's, in this thread, or with undefined the library's own again: for fault points. */
-export function replaceCalls(calls: Partial<Libc> | undefined): void {
-  if (calls) {
-    real ??= libc()
-    loaded = { ...libc(), ...calls }
-  } else if (real) {
-    loaded = real
-    real = undefined
-  }
+  return libcLibrary.calls
 }
 
 /** Declares functions of a shared library, or with null of the process itself. Throws koffi's error when it is not there. */

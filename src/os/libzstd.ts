@@ -2,9 +2,10 @@
 
 import { type ErrorCode, MultifdError } from '../errors.js'
 import { openLibrary } from './libc.js'
+import { Library } from './library.js'
 import { PinnedBuffer } from './memory.js'
 
-interface Libzstd {
+export interface Libzstd {
   ZSTD_createCCtx(): number
   ZSTD_freeCCtx(context: number): number
   ZSTD_CCtx_setParameter(context: number, parameter: number, value: number): number
@@ -51,18 +52,18 @@ const POSITION = 4
 const HIGH = 2 ** 32
 const FIRST_ERROR = 2 ** 53
 
-let loaded: Libzstd | undefined
-
-function libzstd(): Libzstd {
-  if (loaded) return loaded
+export const zstdLibrary = new Library(() => {
   try {
-    loaded = openLibrary<Libzstd>(LIBRARY, DECLARATIONS)
+    return openLibrary<Libzstd>(LIBRARY, DECLARATIONS)
   } catch (cause) {
     const install = 'install libzstd (Debian and Ubuntu: libzstd1; Fedora: libzstd), or use Node 22.15 or later'
     const text = `compression zstd needs ${LIBRARY}: ${install}`
     throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', text, { cause })
   }
-  return loaded
+})
+
+function libzstd(): Libzstd {
+  return zstdLibrary.calls
 }
 
 /**
@@ -111,7 +112,7 @@ function check(result: number | bigint, what: string, code: ErrorCode): number {
 }
 
 function checkContext(address: number): number {
-  if (Number(address) === 0) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'zstd has no memory')
+  if (Number(address) === 0) throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', 'there is no memory for zstd')
   return Number(address)
 }
 

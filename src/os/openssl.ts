@@ -5,6 +5,7 @@
 
 import { MultifdError } from '../errors.js'
 import { foreignCallback, openLibrary, viewOf } from './libc.js'
+import { Library } from './library.js'
 import { PinnedBuffer } from './memory.js'
 
 export interface Openssl {
@@ -68,10 +69,13 @@ export interface Openssl {
   BIO_free_all(bio: number): void
   SSL_set_quiet_shutdown(ssl: number, mode: number): void
   BIO_push(bio: number, next: number): number
+  BIO_next(bio: number): number
+  BIO_set_callback_ex(bio: number, callback: bigint | number): void
   BIO_ctrl(bio: number, command: number, value: number, pointer: number): number
   BIO_int_ctrl(bio: number, command: number, value: number, which: number): number
   BIO_read(bio: number, into: number, length: number): number
   BIO_test_flags(bio: number, flags: number): number
+  BIO_set_flags(bio: number, flags: number): void
   BIO_free(bio: number): number
   ERR_get_error(): number
   ERR_peek_last_error(): number
@@ -140,16 +144,24 @@ const DECLARATIONS: Record<keyof Openssl, string> = {
   BIO_free_all: 'void BIO_free_all(uintptr_t)',
   SSL_set_quiet_shutdown: 'void SSL_set_quiet_shutdown(uintptr_t, int)',
   BIO_push: 'uintptr_t BIO_push(uintptr_t, uintptr_t)',
+  BIO_next: 'uintptr_t BIO_next(uintptr_t)',
+  BIO_set_callback_ex: 'void BIO_set_callback_ex(uintptr_t, uintptr_t)',
   BIO_ctrl: 'long BIO_ctrl(uintptr_t, int, long, uintptr_t)',
   BIO_int_ctrl: 'long BIO_int_ctrl(uintptr_t, int, long, int)',
   BIO_read: 'int BIO_read(uintptr_t, uintptr_t, int)',
   BIO_test_flags: 'int BIO_test_flags(uintptr_t, int)',
+  BIO_set_flags: 'void BIO_set_flags(uintptr_t, int)',
   BIO_free: 'int BIO_free(uintptr_t)',
   ERR_get_error: 'unsigned long ERR_get_error()',
   ERR_peek_last_error: 'unsigned long ERR_peek_last_error()',
   ERR_clear_error: 'void ERR_clear_error()',
   ERR_reason_error_string: 'const char *ERR_reason_error_string(unsigned long)',
 }
+
+/** Bytes of a BIO_f_buffer, where nobody asks for more. */
+export const BIO_BUFFER_SIZE = 4096
+export const BIO_CTRL_FLUSH = 11
+export const BIO_FLAGS = { read: 1, write: 2, shouldRetry: 8 } as const
 
 /** What SSL_get_error says of a call that did not do what it was to. */
 export const SSL_ERROR = { ssl: 1, wantRead: 2, wantWrite: 3, syscall: 5, zeroReturn: 6 } as const
@@ -158,7 +170,15 @@ export const SSL_ERROR = { ssl: 1, wantRead: 2, wantWrite: 3, syscall: 5, zeroRe
 const REASON_MASK = 0x7fffff
 const FIRST_ALERT = 1000
 
-let loaded: Openssl | undefined
+export const opensslLibrary = new Library(() => {
+  try {
+    return openLibrary<Openssl>(null, DECLARATIONS)
+  } catch (cause) {
+    if (cause instanceof MultifdError) throw cause
+    const text = `TLS needs a Node whose executable exports OpenSSL 3, as the official ones do; this one (${process.version}) does not`
+    throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', text, { cause })
+  }
+})
 
 /**
  * Node's OpenSSL.
@@ -166,28 +186,7 @@ let loaded: Openssl | undefined
  * @throws MultifdError ERR_MULTIFD_UNSUPPORTED for a Node that does not export it
  */
 export function openssl(): Openssl {
-  if (loaded) return loaded
-  try {
-    loaded = openLibrary<Openssl>(null, DECLARATIONS)
-  } catch (cause) {
-    if (cause instanceof MultifdError) throw cause
-    const text = `TLS needs a Node whose executable exports OpenSSL 3, as the official ones do; this one (${process.version}) does not`
-    throw new MultifdError('ERR_MULTIFD_UNSUPPORTED', text, { cause })
-  }
-  return loaded
-}
-
-let real: Openssl | undefined
-
-/** Puts calls in the place of OpenSSL's, in this thread, or with undefined its own again: for fault points. */
-export function replaceOpenssl(calls: Partial<Openssl> | undefined): void {
-  if (calls) {
-    real ??= openssl()
-    loaded = { ...openssl(), ...calls }
-  } else if (real) {
-    loaded = real
-    real = undefined
-  }
+  return opensslLibrary.calls
 }
 
 /** An error of OpenSSL's. */

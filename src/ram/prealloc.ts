@@ -5,6 +5,7 @@ import { MultifdError } from '../errors.js'
 import { NO_ROOM } from '../os/memory.js'
 import { hugePageRoom, type MemoryRoom, memoryRoom, type RoomSources } from '../os/memory-room.js'
 import { populateWriteLater } from '../os/residency.js'
+import type { FaultPoints } from '../shm/fault-points.js'
 import type { RamBlock } from './block.js'
 
 export interface PreallocateOptions {
@@ -13,6 +14,8 @@ export interface PreallocateOptions {
   signal?: AbortSignal
   /** Where the figures of what is free come from, for tests. */
   sources?: RoomSources
+  /** Fault points that are armed, for tests: see docs/faults.md. */
+  faults?: FaultPoints | undefined
 }
 
 // Small enough for a call to be over soon: first touch has been seen at 300 MB/s on virtual machines.
@@ -36,7 +39,7 @@ interface Range {
  * @throws MultifdError ERR_MULTIFD_FILE when memory, huge pages or the disk have not got that much; ERR_MULTIFD_ABORTED
  */
 export async function preallocate(blocks: readonly RamBlock[], options: PreallocateOptions = {}): Promise<void> {
-  const { sources, signal, threads = Math.min(availableParallelism(), THREADS_MAX) } = options
+  const { sources, signal, faults, threads = Math.min(availableParallelism(), THREADS_MAX) } = options
   const ranges = chunksOf(blocks)
   checkRoom(blocks, sources)
   let next = 0
@@ -49,7 +52,8 @@ export async function preallocate(blocks: readonly RamBlock[], options: Prealloc
           throw new MultifdError('ERR_MULTIFD_ABORTED', 'preallocation was cancelled', { cause: signal.reason })
         }
         checkStillRoom(range, sources)
-        if (await populateWriteLater(range.block.address + range.offset, range.length)) continue
+        const refused = faults?.happens('no-resident-memory') ?? false
+        if (!refused && (await populateWriteLater(range.block.address + range.offset, range.length))) continue
         throw new MultifdError('ERR_MULTIFD_FILE', `block '${range.block.idstr}' can not be preallocated: ${NO_ROOM}`)
       } catch (error) {
         failure ??= MultifdError.from(error)

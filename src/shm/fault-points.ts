@@ -36,7 +36,7 @@ export class FaultPoints {
   static fromEnvironment(side: FaultSide, text = process.env[FAULTS_VARIABLE]): FaultPoints | undefined {
     if (!text) return undefined
     const orders = text.split(',').flatMap((item) => {
-      const [, wanted, order] = /^(?:(source|destination):)?(.*)$/.exec(item.trim())!
+      const [, wanted, order] = /^(?:(source|destination|snapshot):)?(.*)$/.exec(item.trim())!
       const { sides } = pointOf(order!)
       return (wanted ?? side) === side && sides.includes(side) ? [order as FaultOrder] : []
     })

@@ -5,11 +5,13 @@
 
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import { MultifdError, type PlainError } from '../errors.js'
+import { breakCalls, mendCalls } from '../os/broken-calls.js'
 import { nameThread } from '../os/thread.js'
 import { RamBlock, type RamBlockHandle } from '../ram/block.js'
 import type { FileLoadBlock } from '../ram/file-load-block.js'
 import { WriteTracker } from '../ram/write-tracker.js'
 import { SharedBitmap } from '../shm/bitmap.js'
+import { FaultPoints } from '../shm/fault-points.js'
 import { SaveControl } from '../shm/save-control.js'
 import { SnapshotTarget } from './target.js'
 
@@ -21,6 +23,8 @@ export interface BackgroundTask {
   blocks: RamBlockHandle[]
   /** The maps of sparse blocks, which come before the RAM in the file. */
   beforeRam: Uint8Array
+  /** Of the fault points, where any is armed. */
+  faults?: Int32Array<SharedArrayBuffer>
 }
 
 /** What the thread says. Each but the last asks for something: to stop the program, and to let it go on. */
@@ -50,6 +54,7 @@ export function runBackgroundSave(task: BackgroundTask): void {
   nameThread('mig/snapshot')
   let target: SnapshotTarget | undefined
   let save: BackgroundSave | undefined
+  if (task.faults) breakCalls('snapshot', new FaultPoints(task.faults), false)
   try {
     target = new SnapshotTarget(task.path, task.machineType)
     save = new BackgroundSave(task, target, control)
@@ -60,6 +65,7 @@ export function runBackgroundSave(task: BackgroundTask): void {
     target.complete({ afterRam: NOTHING, switchoverStart: false, deviceState })
     say({ type: 'saved', pages })
   } catch (thrown) {
+    mendCalls()
     // Whatever else there is to do: nobody waits any more.
     save?.stop()
     say({ type: 'failed', error: MultifdError.from(thrown).toPlain() })

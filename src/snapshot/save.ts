@@ -10,6 +10,7 @@ import type { RamBlock } from '../ram/block.js'
 import { BlockGuard } from '../ram/block-guard.js'
 import { logFree } from '../ram/log-use.js'
 import { requireWriteTracker } from '../ram/write-tracker.js'
+import { FaultPoints } from '../shm/fault-points.js'
 import { SaveControl } from '../shm/save-control.js'
 import type { Device } from '../vmstate/device.js'
 import { type DeviceSet, nameOf } from '../vmstate/device-set.js'
@@ -33,6 +34,8 @@ export interface SaveSnapshotOptions {
   /** Cancels: the file is removed, and the program goes on. */
   signal?: AbortSignal
   logger?: Logger
+  /** Fault points that are armed, for tests: see docs/faults.md. */
+  faults?: FaultPoints
 }
 
 /** Times in ms. */
@@ -154,12 +157,17 @@ class SaveThread {
   readonly #heard: BackgroundMessage[] = []
   readonly #port: MessagePort
 
-  constructor({ ram, path, machineType = PROGRAM_MACHINE_TYPE }: SaveSnapshotOptions, beforeRam: Uint8Array) {
+  constructor({ ram, path, machineType = PROGRAM_MACHINE_TYPE, faults }: SaveSnapshotOptions, beforeRam: Uint8Array) {
     const { port1, port2 } = new MessageChannel()
     this.#port = port1
     const blocks = ram.map(({ handle }) => handle)
     const { buffer: control } = this.control
-    const task: BackgroundTask = { control, port: port2, path, machineType, blocks, beforeRam }
+    const armed = faults ?? FaultPoints.fromEnvironment('snapshot')
+    armed?.checkSide('snapshot')
+    const task: BackgroundTask = {
+      ...{ control, port: port2, path, machineType, blocks, beforeRam },
+      ...(armed && { faults: armed.words }),
+    }
     const worker = new Worker(new URL('../../workers/snapshot.js', import.meta.url), {
       workerData: task,
       transferList: [port2],

@@ -5,7 +5,7 @@ import { isIP } from 'node:net'
 import { MultifdError } from '../errors.js'
 import { errno } from '../os/libc.js'
 import { PinnedBuffer } from '../os/memory.js'
-import { openssl, peerName, SSL_ERROR, takeOpensslError, withPsk } from '../os/openssl.js'
+import { BIO_BUFFER_SIZE, BIO_FLAGS, openssl, peerName, SSL_ERROR, takeOpensslError, withPsk } from '../os/openssl.js'
 import { systemError } from '../os/socket.js'
 import type { TlsContextHandle } from './context.js'
 
@@ -15,8 +15,8 @@ export type HandshakeStep = 'done' | 'read' | 'write'
 const BIO_NOCLOSE = 0
 const BIO_C_SET_SSL = 109
 const BIO_C_SET_BUFF_SIZE = 117
-/** Of the reader: BIO_f_buffer's own buffer. */
-export const READER_MIN = 4096
+/** Of the reader: its own buffer. */
+export const READER_MIN = BIO_BUFFER_SIZE
 const READ_BUFFER = 0
 const WRITE_BUFFER = 1
 // OpenSSL reads and writes record by record, of 16 KiB at most, and a call of the kernel for each half of one. With these
@@ -104,7 +104,9 @@ export function handshakeStep(ssl: number, context: TlsContextHandle): Handshake
     )
   } else step()
   if (reason === SSL_ERROR.wantRead) return 'read'
-  if (reason === SSL_ERROR.wantWrite) return 'write'
+  // OpenSSL puts a buffer of its own upon ours while it shakes hands, and overlooks there that ours could not be emptied.
+  const full = reason === SSL_ERROR.syscall && lib.BIO_test_flags(lib.SSL_get_wbio(ssl), BIO_FLAGS.shouldRetry) !== 0
+  if (reason === SSL_ERROR.wantWrite || full) return 'write'
   if (result !== 1) throw handshakeFailure(ssl, context, reason)
   checkAllowed(ssl, context)
   return 'done'

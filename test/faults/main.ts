@@ -2,8 +2,7 @@
 
 import { Command, InvalidArgumentError } from 'commander'
 import { whole } from '../../src/cli/options.js'
-import { FAULT_POINTS, type FaultName } from '../../src/faults.js'
-import { endIdleThreads } from '../../src/index.js'
+import { FAULT_POINTS, type FaultName, type FaultSide } from '../../src/faults.js'
 import { allCases, missingHere } from './cases.js'
 import { METHODS, type MethodName } from './methods.js'
 import { Walk } from './walk.js'
@@ -11,7 +10,9 @@ import { Walk } from './walk.js'
 interface Options {
   points: FaultName[]
   methods: MethodName[]
+  sides: FaultSide[]
   seed: number
+  times: number
 }
 
 function among<T extends string>(names: readonly T[]): (text: string) => T[] {
@@ -23,34 +24,51 @@ function among<T extends string>(names: readonly T[]): (text: string) => T[] {
   }
 }
 
-const points = Object.keys(FAULT_POINTS) as FaultName[]
-const options = new Command('faults')
-  .description('breaks migrations at every fault point, by every method, on both sides, and checks what must hold')
-  .option('--points <names>', 'fault points, with commas between (default: all)', among(points), points)
+const POINTS = Object.keys(FAULT_POINTS) as FaultName[]
+const SIDES: FaultSide[] = ['source', 'destination', 'snapshot']
+const { points, methods, sides, seed, times } = new Command('faults')
+  .description('breaks migrations at every fault point, by every method, on every side, and checks what must hold')
+  .option('--points <names>', 'fault points, with commas between (default: all)', among(POINTS), POINTS)
   .option('--methods <names>', `of ${METHODS.join(', ')} (default: all)`, among(METHODS), [...METHODS])
+  .option('--sides <names>', `of ${SIDES.join(', ')} (default: all)`, among(SIDES), SIDES)
   .option('--seed <n>', 'decides at which time each point happens', whole(0, 2 ** 31 - 1), 1)
+  .option('--times <n>', 'breaks each so often, for what goes wrong seldom', whole(1, 2 ** 31 - 1), 1)
   .parse()
   .opts<Options>()
 
 const walk = new Walk()
+const began = performance.now()
 let failed = 0
 let done = 0
-for (const one of allCases(options.points, options.methods, options.seed)) {
-  const name = `${String(FAULT_POINTS[one.point].number).padStart(2)} ${`${one.point}@${one.at}`.padEnd(27)}`
-  const where = `${one.side.padEnd(11)} ${one.method.padEnd(9)}`
-  const missing = missingHere(one.point)
-  if (missing !== undefined) {
-    console.log(`skipped ${name} ${where} ${missing}`)
-    continue
-  }
-  const { source, destination, ms, problems } = await walk.step(one)
-  const verdict = problems.length === 0 ? 'ok     ' : 'not ok '
-  console.log(`${verdict} ${name} ${where} ${String(ms).padStart(6)} ms  ${source.padEnd(24)} ${destination}`)
+
+function tell(line: string, problems: string[]): void {
+  console.log(`${problems.length === 0 ? 'ok     ' : 'not ok '} ${line}`)
   for (const problem of problems) console.log(`          ${problem}`)
   if (problems.length > 0) failed++
-  done++
+}
+
+for (const point of points) {
+  for (const one of allCases([point], methods, seed).filter(({ side }) => sides.includes(side))) {
+    const number = String(FAULT_POINTS[point].number).padStart(2)
+    const name = `${number} ${`${point}@${one.at}`.padEnd(27)} ${one.side.padEnd(11)} ${one.method.padEnd(9)}`
+    const missing = missingHere(one)
+    if (missing !== undefined) {
+      console.log(`skipped ${name} ${missing}`)
+      continue
+    }
+    for (let time = 0; time < times; time++) {
+      const { outcomes, ms, problems } = await walk.step(one)
+      tell(
+        `${name} ${String(ms).padStart(6)} ms  ${outcomes.map((outcome) => outcome.padEnd(24)).join(' ')}`.trim(),
+        problems,
+      )
+      done++
+    }
+  }
+  const left = await walk.settle()
+  if (left.length > 0) tell(`   after ${point}`, left)
 }
 await walk.close()
-await endIdleThreads()
-console.log(`${done} migrations broken, ${failed} of them not as they must be (seed ${options.seed})`)
+const seconds = Math.round((performance.now() - began) / 1000)
+console.log(`${done} broken in ${seconds} s, ${failed} of them not as they must be (seed ${seed})`)
 process.exitCode = failed === 0 ? 0 : 1

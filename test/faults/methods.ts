@@ -2,7 +2,7 @@
 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { FAULT_POINTS, type FaultName, type FaultPoint } from '../../src/faults.js'
+import { FAULT_POINTS, type FaultName, type FaultPoint, type FaultSide } from '../../src/faults.js'
 import type { MigrationParameters } from '../../src/index.js'
 import { pskDirectory } from '../support/tls/credentials.js'
 
@@ -16,7 +16,8 @@ export function methodParameters(method: MethodName, folder = tmpdir()): Partial
       return [{ zeroCopySend: true }, {}]
     case 'xbzrle': {
       const parameters = { multifd: false, xbzrle: true }
-      return [parameters, parameters]
+      // Pages are sent again, as changes, for as long as it may take.
+      return [{ ...parameters, downtimeLimit: 0 }, parameters]
     }
     case 'tls': {
       const parameters = { tls: { dir: pskDirectory(join(folder, 'psk'), 'qemu'), kind: 'psk' } } as const
@@ -27,10 +28,16 @@ export function methodParameters(method: MethodName, folder = tmpdir()): Partial
   }
 }
 
-/** Whether a migration of that kind comes to the point at all. */
-export function reaches(method: MethodName, name: FaultName): boolean {
+/** Whether a migration of that kind comes to the point at all. A background snapshot has no method: it counts as `none`. */
+export function reaches(method: MethodName, name: FaultName, side: FaultSide): boolean {
   const { thread, needs, overTls }: FaultPoint = FAULT_POINTS[name]
+  if (side === 'snapshot') return method === 'none'
   if (method === 'xbzrle' && (thread === 'channel' || needs === 'channels')) return false
   if (method === 'tls') return overTls === true
-  return needs !== 'tls' && (needs !== 'zero-copy' || method === 'zero-copy')
+  return !isMethod(needs) || needs === method
+}
+
+/** Whether what a point needs is a method. */
+export function isMethod(needs: string | undefined): needs is MethodName {
+  return METHODS.includes(needs as MethodName)
 }

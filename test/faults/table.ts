@@ -26,7 +26,8 @@ function table(): string {
 function outcome({ outcome, code, peer = [], lasts }: FaultPoint): string {
   const often = lasts ? ', lasts' : ''
   if (outcome !== 'fails') return `${outcome}${often}`
-  return `fails${often}: ${[code].flat().join(' or ')}; the other side ${peer.join(', ')}`
+  const other = peer.length === 0 ? '' : `; the other side ${peer.join(', ')}`
+  return `fails${often}: ${[code].flat().join(' or ')}${other}`
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) writeFileSync(PAGE, faultsPage().mustBe)

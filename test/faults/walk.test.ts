@@ -36,13 +36,19 @@ t.test('what is no point, or not of that side, is refused by name', async (t) =>
   t.notOk(FaultPoints.fromEnvironment('source', text)?.armed('channel-dies'))
   t.ok(FaultPoints.fromEnvironment('destination', text)?.armed('channel-dies'))
   t.equal(FaultPoints.fromEnvironment('destination', 'send-fails'), undefined)
+  t.ok(FaultPoints.fromEnvironment('snapshot', 'disk-full')?.armed('disk-full'))
+  t.equal(FaultPoints.fromEnvironment('destination', 'snapshot:disk-full'), undefined)
 })
 
 for (const one of shortCases()) {
   const { point, side, method, at } = one
-  const skip = missingHere(point) ?? false
+  const skip = missingHere(one) ?? false
   t.test(`${point}@${at} at the ${side}, ${method}: ${FAULT_POINTS[point].outcome}`, { skip }, async (t) => {
     const { problems, messages } = await walk.step(one)
     t.strictSame(problems, [], messages.join(' | '))
   })
 }
+
+t.test('no memory of theirs is left once the threads have ended', async (t) => {
+  t.strictSame(await walk.settle(), [])
+})

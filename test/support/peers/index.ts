@@ -12,6 +12,7 @@ export {
   openDescriptors,
   threadsNamed,
 } from './leftovers.js'
+export { mappingsLeft, type OwnMappings, ownMappings, sharedMemory, sharedMemoryLeft } from './mappings.js'
 export * from './memory.js'
 export { Opener } from './opener.js'
 export { HandSource, type HandSourceOptions } from './source.js'
