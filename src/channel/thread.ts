@@ -63,6 +63,8 @@ export function runChannelThread(
     if (shm.failedPlace !== undefined) shm.stop()
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.ended)
     shm.setChannelWord(channel, CHANNEL.tid, 0)
+    // The coordinator's end goes with it. An open one stays on the heaps of both threads for as long as these live.
+    task.port.close()
     restThread()
     shm.coordinator.post()
   }
