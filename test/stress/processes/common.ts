@@ -39,15 +39,22 @@ export function disturb(migration: MigrationSource | MigrationDestination, distu
   return () => calledOff.abort()
 }
 
+/** After so long without a migration every thread of one has collected its garbage. */
+const REST_MS = 500
+// What was collected is given back by a thread of the engine's.
+const SWEPT_MS = 50
+
 /**
- * Ends what waits for another migration, and gives memory back, as far as that can be asked for.
+ * Gives memory back, as far as that can be asked for.
  *
+ * @param endThreads ends what waits for another migration, too
  * @returns MiB that JavaScript uses then, in the program's own thread
  */
-export async function rest(): Promise<number> {
-  await endIdleThreads()
+export async function rest(endThreads: boolean): Promise<number> {
+  if (endThreads) await endIdleThreads()
   globalThis.gc?.()
-  await delay(50)
+  await delay(REST_MS)
   globalThis.gc?.()
+  await delay(SWEPT_MS)
   return process.memoryUsage().heapUsed / 2 ** 20
 }
