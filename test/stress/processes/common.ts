@@ -8,6 +8,7 @@ import {
   type MigrationSource,
   type MigrationStatus,
 } from '../../../src/index.js'
+import { giveBackFreed } from '../../../src/os/memory.js'
 import type { Disturbance } from '../draw.js'
 
 /** Logs of every thread, on standard error: the file of this process. */
@@ -56,5 +57,6 @@ export async function rest(endThreads: boolean): Promise<number> {
   await delay(REST_MS)
   globalThis.gc?.()
   await delay(SWEPT_MS)
+  giveBackFreed()
   return process.memoryUsage().heapUsed / 2 ** 20
 }
