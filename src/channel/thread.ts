@@ -8,7 +8,7 @@ import { describe } from '../io/descriptor-channel.js'
 import { type LogTask, ThreadLog } from '../log.js'
 import { breakCalls, mendCalls } from '../os/broken-calls.js'
 import { libc } from '../os/libc.js'
-import { nameIdleThread, nameThread } from '../os/thread.js'
+import { nameThread, restThread } from '../os/thread.js'
 import { CHANNEL, CHANNEL_STATE } from '../shm/layout.js'
 import { MigrationShm, type ShmHandle } from '../shm/migration-shm.js'
 
@@ -62,7 +62,9 @@ export function runChannelThread(
     if (shm.failedPlace !== undefined) shm.stop()
     shm.setChannelWord(channel, CHANNEL.state, CHANNEL_STATE.ended)
     shm.setChannelWord(channel, CHANNEL.tid, 0)
-    nameIdleThread()
+    // The coordinator's end goes with it. An open one stays on the heaps of both threads for as long as these live.
+    task.port.close()
+    restThread()
     shm.coordinator.post()
   }
 }

@@ -10,7 +10,7 @@ import { type LogTask, ThreadLog } from '../log.js'
 import { breakCalls, mendCalls } from '../os/broken-calls.js'
 import { noteDescriptors, noteOpened } from '../os/descriptors.js'
 import { shutdownBoth } from '../os/socket.js'
-import { nameIdleThread, nameThread } from '../os/thread.js'
+import { nameThread, restThread } from '../os/thread.js'
 import { CHANNEL, CHANNEL_STATE, COUNTER, LIMIT } from '../shm/layout.js'
 import { MigrationShm, type ShmHandle } from '../shm/migration-shm.js'
 import type { TlsContextHandle } from '../tls/context.js'
@@ -86,7 +86,7 @@ export class Coordinator {
     coordinator.#finish()
     coordinator.log.debug({}, 'every channel is at its end')
     shm.setCounter(shm.coordinatorPlace, COUNTER.tid, 0)
-    nameIdleThread()
+    restThread()
     return outcome
   }
 

@@ -3,7 +3,7 @@
 import type { MessagePort } from 'node:worker_threads'
 import { MultifdError, type PlainError } from '../errors.js'
 import { libc } from '../os/libc.js'
-import { nameIdleThread, nameThread } from '../os/thread.js'
+import { nameThread, restThread } from '../os/thread.js'
 import { RamBlock, type RamBlockHandle } from '../ram/block.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
 import { KernelDirtyLog } from '../ram/kernel-dirty-log.js'
@@ -44,7 +44,7 @@ export function runDirtyRate(task: DirtyRateTask): DirtyRateOutcome {
   } catch (thrown) {
     return { error: MultifdError.from(thrown).toPlain() }
   } finally {
-    nameIdleThread()
+    restThread()
   }
 }
 

@@ -242,6 +242,11 @@ export class RamSave {
     this.#records.count()
   }
 
+  /** The same when all is sent: see {@link RecordWriter.countLast}. */
+  countLast(): void {
+    this.#records.countLast()
+  }
+
   /** Bytes that a page of the next pass may take on the wire, where this one's took `bytes`. */
   bytesPerPage(bytes: number): number {
     return this.#records.bytesPerPage(bytes, this.pageSize)

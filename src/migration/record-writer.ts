@@ -92,6 +92,13 @@ export class RecordWriter {
 
   /** Brings the main channel's share of the counters up to date: so often that a reader sees it move. */
   count(): void {
+    this.countLast()
+    this.#coordinator.checkStopped()
+    this.#pace()
+  }
+
+  /** The same once all is sent, when nothing stops the migration any more but the destination's word. */
+  countLast(): void {
     const { shm } = this.#coordinator
     const place = shm.coordinatorPlace
     const bytes = this.#writer.bytes - this.#countedBytes
@@ -108,8 +115,6 @@ export class RecordWriter {
       shm.count(place, COUNTER.xbzrleCacheMiss, cacheMiss)
       shm.count(place, COUNTER.xbzrleOverflow, overflow)
     }
-    this.#coordinator.checkStopped()
-    this.#pace()
   }
 
   #writeWhole(index: number, block: RamBlock, page: number, from: AddressRange, offset: number): void {

@@ -36,6 +36,8 @@ import { ReturnPath } from './return-path.js'
 import { SendChannels } from './send-channels.js'
 import type { Figures } from './statistics.js'
 
+// Cancelled when all is sent: a round trip, and the loading of devices.
+const LAST_WORD_MS = 2000
 const LOOK_MS = 100
 const FIRST_PING = 1
 // Between signs of life: a destination's timeout for a transfer that rests is longer than that.
@@ -271,8 +273,9 @@ class SourceRun {
     this.#ram.savePass(true)
     this.#endSection()
     this.#writer.putBytes(answer.deviceState)
+    this.#coordinator.checkStopped()
     this.#writer.flush()
-    this.#ram.countMain()
+    this.#ram.countLast()
     this.#awaitWord()
     if (this.#file) keepStream(this.#file, this.#file.fd)
     shm.succeed()
@@ -295,15 +298,21 @@ class SourceRun {
     this.#writer.flush()
   }
 
+  // From here on the destination's word alone counts: the program may run there already, and one that was told to go on here
+  // as well would be the second. So whoever cancels now waits for the word, for as long as a sound destination takes.
   #awaitWord(): void {
     if (!this.#returnPath) return
     const { completionTimeoutMs } = this.#coordinator.parameters
+    const { shm } = this.#coordinator
     const began = performance.now()
+    let stoppedAt: number | undefined
     for (;;) {
       this.#returnPath.poll()
       if (this.#returnPath.succeeded) return
-      this.#coordinator.checkStopped()
-      if (completionTimeoutMs > 0 && performance.now() - began > completionTimeoutMs) {
+      const now = performance.now()
+      if (shm.stopped) stoppedAt ??= now
+      if (stoppedAt !== undefined && now - stoppedAt > LAST_WORD_MS) this.#coordinator.checkStopped()
+      if (completionTimeoutMs > 0 && now - began > completionTimeoutMs) {
         const message = `everything is sent, and the destination gave no word for ${completionTimeoutMs} ms`
         throw new MultifdError('ERR_MULTIFD_TIMEOUT', message, { channel: 'main' })
       }

@@ -158,6 +158,7 @@ export class MigrationThreads {
       }
     } finally {
       await Promise.all(pools.map((pool) => (this.#died ? pool.destroy() : keepPool(pool))))
+      shm.giveBack()
       options.tls?.close()
       running.delete(shm)
       if (running.size === 0) process.off('exit', stopAll)

@@ -53,6 +53,7 @@ export class RamBlock {
   readonly #file: FilePlace | undefined
   #whole: Uint8Array | undefined
   #mapping: Mapping | undefined
+  #allocated = false
 
   private constructor(handle: RamBlockHandle, mapping?: Mapping, adopted?: AdoptedMemory) {
     this.idstr = handle.idstr
@@ -85,13 +86,16 @@ export class RamBlock {
    */
   static allocate(options: RamBlockOptions): RamBlock {
     const block = new RamBlock(allocateMemory(options))
+    block.#allocated = true
     if (options.prealloc) block.#populate()
     return block
   }
 
   /** The same for the pages of another machine. */
   static allocateFor(shape: { idstr: string; size: number; pageSize: number }): RamBlock {
-    return new RamBlock(freshMemory(shape))
+    const block = new RamBlock(freshMemory(shape))
+    block.#allocated = true
+    return block
   }
 
   /**
@@ -326,9 +330,14 @@ export class RamBlock {
     }
   }
 
-  /** Unmaps a mapped file. No thread may use the block afterwards. Idempotent. */
+  /**
+   * Unmaps a mapped file, and gives back the memory of a block that was allocated, which the garbage collector would do far
+   * later. No thread may use the block afterwards. Idempotent.
+   */
   close(): void {
     this.#windows.length = 0
+    if (this.#allocated) dropPages(this.address, this.size)
+    this.#allocated = false
     // Of those that know the file, only the block that mapped it holds it open.
     if (this.#mapping && this.#file) closeSync(this.#file.fd)
     this.#mapping?.unmap()

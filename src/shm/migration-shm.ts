@@ -2,6 +2,8 @@
 
 import { MultifdError } from '../errors.js'
 import type { FaultName } from '../faults.js'
+import { addressOf, HOST_PAGE_SIZE } from '../os/memory.js'
+import { dropPages } from '../os/residency.js'
 import { makeSharedMemory, type SharedMemory } from '../wasm/kernel.js'
 import { FaultPoints } from './fault-points.js'
 import {
@@ -89,6 +91,16 @@ export class MigrationShm {
   batch(): PageRuns {
     const { memory, pagesPerPacket } = this.handle
     return new PageRuns(memory.buffer, shmOffsets(this.handle).batch, pagesPerPacket)
+  }
+
+  /**
+   * Gives back the memory that only threads used; for the embedding thread, when none of them uses it any more. It may
+   * hold the rest for long: the figures of a migration outlive it.
+   */
+  giveBack(): void {
+    const { buffer } = this.handle.memory
+    const first = Math.ceil(shmOffsets(this.handle).jobs / HOST_PAGE_SIZE) * HOST_PAGE_SIZE
+    if (first < buffer.byteLength) dropPages(addressOf(new Uint8Array(buffer)) + first, buffer.byteLength - first)
   }
 
   /** What the coordinator's thread has open. */

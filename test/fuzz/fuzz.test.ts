@@ -2,15 +2,19 @@
 
 import fc from 'fast-check'
 import t from 'tap'
+import { endIdleThreads } from '../../src/index.js'
 import { seedOf } from '../input/random.js'
 import { corpusFolder, readInputs } from './corpus.js'
 import { leaveGround } from './receivers.js'
-import { execute, type Target } from './target.js'
+import { type AsyncTarget, execute, executeLater, isAsync, type Target } from './target.js'
 import { TARGETS } from './targets.js'
+import { leaveSockets } from './whole.js'
 
 const RUNS = 300
 
 t.teardown(leaveGround)
+t.teardown(leaveSockets)
+t.teardown(endIdleThreads)
 
 /** Bytes that are set, cut out, put in or said again, in this order; places are taken modulo the length. */
 const step = fc.record({
@@ -33,7 +37,7 @@ function damaged(seed: Uint8Array, steps: readonly Step[], maxSize: number): Uin
   return new Uint8Array(bytes.subarray(0, maxSize))
 }
 
-function inputsOf(target: Target): { seeds: Uint8Array[]; corpus: Uint8Array[] } {
+function inputsOf(target: Target | AsyncTarget): { seeds: Uint8Array[]; corpus: Uint8Array[] } {
   return { seeds: target.seeds(), corpus: readInputs(corpusFolder(target.name)) }
 }
 
@@ -41,15 +45,18 @@ for (const target of TARGETS) {
   t.test(target.name, async (t) => {
     const { seeds, corpus } = inputsOf(target)
     const inputs = [...seeds, ...corpus]
-    const taken = inputs.filter((input) => execute(target, input) === 'value')
-    t.ok(taken.length > 0, 'an undamaged input is taken')
+    const run = (input: Uint8Array) => (isAsync(target) ? executeLater(target, input) : execute(target, input))
+    const outcomes = new Set<string>()
+    for (const input of inputs) outcomes.add(await run(input))
+    t.ok(outcomes.has('value'), 'an undamaged input is taken')
     const damage = fc.array(step, { maxLength: 4 })
-    fc.assert(
-      fc.property(fc.constantFrom(...inputs), damage, (seed, steps) => {
-        execute(target, damaged(seed, steps, target.maxSize))
+    const numRuns = isAsync(target) ? target.runs : RUNS
+    await fc.assert(
+      fc.asyncProperty(fc.constantFrom(...inputs), damage, async (seed, steps) => {
+        await run(damaged(seed, steps, target.maxSize))
       }),
-      { numRuns: RUNS, seed: seedOf(t) },
+      { numRuns, seed: seedOf(t) },
     )
-    t.comment(`${seeds.length} seeds, ${corpus.length} inputs of the corpus, ${RUNS} damaged`)
+    t.comment(`${seeds.length} seeds, ${corpus.length} inputs of the corpus, ${numRuns} damaged`)
   })
 }

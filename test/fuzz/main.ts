@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { corpusFolder, readInputs, writeInputs } from './corpus.js'
-import type { Target } from './target.js'
+import { type AsyncTarget, isAsync, type Target } from './target.js'
 import { TARGETS } from './targets.js'
 
 interface Options {
@@ -67,7 +67,8 @@ function run(args: readonly string[], env: NodeJS.ProcessEnv = {}): { status: nu
   return { status: status ?? 1, text: `${stdout}${stderr}` }
 }
 
-function fuzz({ name, maxSize, seeds }: Target, seconds: number): boolean {
+function fuzz(target: Target | AsyncTarget, seconds: number): boolean {
+  const { name, maxSize, seeds } = target
   const scratch = mkdtempSync(join(tmpdir(), 'multifd-fuzz-'))
   const [work, first, kept] = [join(scratch, 'new'), join(scratch, 'seeds'), corpusFolder(name)]
   const findings = join(ROOT, 'fuzz-findings', name, '/')
@@ -77,7 +78,16 @@ function fuzz({ name, maxSize, seeds }: Target, seconds: number): boolean {
     seeds().filter(({ length }) => length <= maxSize),
   )
   const entry = [jazzer, 'dist/test/fuzz/entry.js']
-  const jazzerOptions = ['--sync', '-i', 'dist/src', '-e', 'node_modules', '--disable_bug_detectors', '.*', '--']
+  const jazzerOptions = [
+    ...(isAsync(target) ? [] : ['--sync']),
+    '-i',
+    'dist/src',
+    '-e',
+    'node_modules',
+    '--disable_bug_detectors',
+    '.*',
+    '--',
+  ]
   const env = { MULTIFD_FUZZ_TARGET: name }
   const limits = [`-max_len=${maxSize}`, '-timeout=20', '-rss_limit_mb=4096', `-artifact_prefix=${findings}`]
   try {

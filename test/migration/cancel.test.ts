@@ -3,7 +3,7 @@
 // MULTIFD_CANCELS=n cancels n times in every state, at 20 points of it in turn; without it, four times.
 
 import { setTimeout as delay } from 'node:timers/promises'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import {
   type MigrateOptions,
   MigrationDestination,
@@ -16,10 +16,13 @@ import {
   allocate,
   Child,
   fillMixed,
+  HandDestination,
   leavesNothing,
   openDescriptors,
   PAGE,
   rejection,
+  tells,
+  type Wire,
   worksAgain,
 } from '../support/peers/index.js'
 
@@ -36,6 +39,8 @@ const STATE_MS = 40
 const DEVICE_MS = 4
 // Time within which a destination whose source has gone has noticed.
 const NOTICE_MS = 5000
+// A source that is cancelled when all is sent waits so long for the destination's word.
+const LAST_WORD_MS = 2000
 
 /** A program that counts in its memory and in a device, until it is stopped. */
 class Program {
@@ -226,3 +231,49 @@ for (const state of ['active', 'pre-switchover', 'device'] as const) {
     await worksAgain(t, new MigrationSource({ ram }), ram)
   })
 }
+
+/** A source of which everything was sent when it was cancelled, and the hand-made destination that gives the word. */
+async function cancelledAtTheEnd(t: Test) {
+  const destination = await HandDestination.listen()
+  t.teardown(() => destination.destroy())
+  const said: string[] = []
+  const source = new MigrationSource({ ram: allocate([heap]), parameters: { multifdChannels: 2 } })
+  const migrated = source.migrate(destination.uri, {
+    stop: () => void said.push('stop'),
+    resume: () => void said.push('resume'),
+  })
+  migrated.catch(() => {})
+  const main = await destination.wholeStream()
+  const began = performance.now()
+  source.cancel()
+  return { source, migrated, main, said, tookMs: () => performance.now() - began }
+}
+
+t.test('cancelled when everything is sent: the program goes on at one side alone', async (t) => {
+  await t.test('the destination gives its word a moment later: the program is there', async (t) => {
+    const { source, migrated, main, said } = await cancelledAtTheEnd(t)
+    await delay(300)
+    t.equal(source.status, 'cancelling')
+    HandDestination.say(main, 0)
+    await migrated
+    t.equal(source.status, 'completed')
+    t.strictSame(said, ['stop'], 'it was not told to go on here')
+  })
+  await t.test('the destination says that it failed, or goes: the program goes on here, at once', async (t) => {
+    for (const end of [(main: Wire) => HandDestination.say(main, 1), (main: Wire) => void main.socket.destroy()]) {
+      const { source, migrated, main, said, tookMs } = await cancelledAtTheEnd(t)
+      end(main)
+      tells(t, await rejection(migrated), { code: 'ERR_MULTIFD_ABORTED', says: /cancelled/ })
+      t.equal(source.status, 'cancelled')
+      t.strictSame(said, ['stop', 'resume'])
+      t.ok(tookMs() < LAST_WORD_MS, `${tookMs()} ms`)
+    }
+  })
+  await t.test('a destination that hangs is not waited for any longer', async (t) => {
+    const { source, migrated, said, tookMs } = await cancelledAtTheEnd(t)
+    tells(t, await rejection(migrated), { code: 'ERR_MULTIFD_ABORTED', says: /cancelled/ })
+    t.equal(source.status, 'cancelled')
+    t.strictSame(said, ['stop', 'resume'])
+    t.ok(tookMs() >= LAST_WORD_MS && tookMs() < LAST_WORD_MS + NOTICE_MS, `${tookMs()} ms`)
+  })
+})

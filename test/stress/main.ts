@@ -13,6 +13,7 @@ interface Options {
   soak?: boolean
   migrations: number
   every?: number
+  endThreads: boolean
   namespaces: boolean
 }
 
@@ -41,6 +42,7 @@ const command = new Command('stress')
   .option('--soak', 'many small migrations in one pair of processes, which must not grow')
   .option('--migrations <count>', 'of a soak', whole, 5000)
   .option('--every <count>', `migrations between two samples of a soak (default: a ${SAMPLES}th of all)`, whole)
+  .option('--end-threads', 'threads that wait for a migration are ended at each sample of a soak', false)
   .parse()
 
 const options = command.opts<Options>()
@@ -50,8 +52,8 @@ const say = (line: string): void => console.log(line)
 say(`seed ${seed}`)
 let well: boolean
 if (options.soak) {
-  const { migrations, every = Math.max(1, Math.floor(migrations / SAMPLES)) } = options
-  well = await soak({ seed, migrations, every, say })
+  const { migrations, every = Math.max(1, Math.floor(migrations / SAMPLES)), endThreads } = options
+  well = await soak({ seed, migrations, every, endThreads, say })
 } else {
   const runs = options.run === undefined ? options.runs : 1
   const minutes = options.minutes ?? (runs === undefined ? MINUTES : undefined)

@@ -16,6 +16,8 @@ export interface SoakOptions {
   migrations: number
   /** Migrations between two samples. */
   every: number
+  /** At each sample, threads that wait for a migration are ended. Default: they are kept, as those of a user are. */
+  endThreads?: boolean
   /** What must not grow. Default: everything that is sampled. */
   level?: readonly (keyof Sample)[]
   say(line: string): void
@@ -29,6 +31,8 @@ interface Sample extends Possessions {
 
 /** What may be more from one thousand migrations to the next, beyond doubt. */
 const LIMITS: Record<keyof Sample, number> = { memory: 1, descriptors: 0.5, threads: 0.5, mappings: 2, heap: 0.5 }
+const SIDES = ['source', 'destination'] as const
+type Side = (typeof SIDES)[number]
 const KEYS = Object.keys(LIMITS) as (keyof Sample)[]
 const UNITS: Record<keyof Sample, string> = {
   memory: 'MiB',
@@ -58,7 +62,14 @@ function drawSmall(seed: number, number: number): Run {
 }
 
 /** @returns whether every migration was as it must be and nothing grew */
-export async function soak({ seed, migrations, every, level = KEYS, say }: SoakOptions): Promise<boolean> {
+export async function soak({
+  seed,
+  migrations,
+  every,
+  endThreads = false,
+  level = KEYS,
+  say,
+}: SoakOptions): Promise<boolean> {
   let well = true
   await withProcesses({ say, namespaces: false }, async (processes, folder) => {
     const series = { source: [] as Sample[], destination: [] as Sample[] }
@@ -74,22 +85,26 @@ export async function soak({ seed, migrations, every, level = KEYS, say }: SoakO
         if (wrong.some((line) => line.startsWith('it broke off'))) return false
       }
       if (number % every > 0) continue
-      for (const side of ['source', 'destination'] as const) series[side].push(await sample(processes, side))
+      const samples = await Promise.all(SIDES.map((side) => sample(processes, side, endThreads)))
+      for (const [at, side] of SIDES.entries()) series[side].push(samples[at]!)
       say(
         `migration ${number} (${cancelled} cancelled): ${line('source', series.source)}; ${line('destination', series.destination)}`,
       )
     }
-    for (const side of ['source', 'destination'] as const)
-      well = verdict(side, series[side], { every, level, say }) && well
+    for (const side of SIDES) well = verdict(side, series[side], { every, level, say }) && well
     say(well ? 'all is well' : 'NOT WELL')
     return well
   })
   return well
 }
 
-async function sample(processes: Processes, side: 'source' | 'destination'): Promise<Sample> {
+async function sample(processes: Processes, side: Side, endThreads: boolean): Promise<Sample> {
   const { child } = side === 'source' ? await processes.source() : await processes.destination()
-  const heap = await (child.call as (name: 'rest', none: undefined) => Promise<number>).call(child, 'rest', undefined)
+  const heap = await (child.call as (name: 'rest', argument: boolean) => Promise<number>).call(
+    child,
+    'rest',
+    endThreads,
+  )
   return { ...look(child.pid, 0), mappings: mappings(child.pid).length, heap }
 }
 

@@ -2,7 +2,7 @@
 
 import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
-import { isMainThread, Worker, workerData } from 'node:worker_threads'
+import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
 import { RamBlock, type RamBlockHandle } from '../../src/ram/block.js'
 import { PageContents } from './contents.js'
 import type { BlockShape, WriterShape } from './draw.js'
@@ -31,14 +31,24 @@ interface Task {
   control: Int32Array
 }
 
+/** The writers' thread: one for all of them, one after the other. A soak would see what Node keeps of each that ended. */
+let thread: Worker | undefined
+
 export class StressWriter {
   readonly #control = new Int32Array(new SharedArrayBuffer(16))
   readonly #worker: Worker
+  readonly #done: Promise<unknown>
 
   private constructor(blocks: readonly RamBlock[], shapes: BlockShape[], record: WriteRecord, writer: WriterShape) {
     const handles = blocks.map(({ handle }) => handle)
-    const stress: Task = { handles, record: record.block.handle, shapes, writer, control: this.#control }
-    this.#worker = new Worker(new URL(import.meta.url), { workerData: { stress }, execArgv: [] })
+    const task: Task = { handles, record: record.block.handle, shapes, writer, control: this.#control }
+    thread ??= new Worker(new URL(import.meta.url), { workerData: { writes: true }, execArgv: [] })
+    this.#worker = thread
+    this.#done = once(thread, 'message')
+    this.#done.catch(() => {
+      thread = undefined
+    })
+    thread.postMessage(task)
   }
 
   /** Fills the memory and goes on writing; it has filled it when this resolves. */
@@ -49,9 +59,7 @@ export class StressWriter {
     writer: WriterShape,
   ): Promise<StressWriter> {
     const started = new StressWriter(blocks, shapes, record, writer)
-    const failed = once(started.#worker, 'error').then(([error]) => Promise.reject(error))
-    failed.catch(() => {})
-    while (started.writes === 0) await Promise.race([delay(1), failed])
+    while (started.writes === 0) await Promise.race([delay(1), started.#done])
     return started
   }
 
@@ -84,7 +92,7 @@ export class StressWriter {
 
   async end(): Promise<void> {
     this.#order(END)
-    if (this.#worker.threadId !== -1) await once(this.#worker, 'exit')
+    if (this.#worker.threadId !== -1) await this.#done
   }
 
   #order(order: number): void {
@@ -183,9 +191,13 @@ class Writing {
   }
 }
 
-const { stress } = (workerData ?? {}) as { stress?: Task }
-if (!isMainThread && stress) {
-  const writing = new Writing(stress)
-  writing.fill()
-  writing.run()
+if (!isMainThread && (workerData as { writes?: true } | null)?.writes) {
+  parentPort!.on('message', (task: Task) => {
+    const writing = new Writing(task)
+    writing.fill()
+    writing.run()
+    parentPort!.postMessage('done')
+    // It would not by itself: the memory of blocks counts for nothing on its heap.
+    globalThis.gc?.()
+  })
 }

@@ -8,6 +8,7 @@ import {
   type MigrationSource,
   type MigrationStatus,
 } from '../../../src/index.js'
+import { giveBackFreed } from '../../../src/os/memory.js'
 import type { Disturbance } from '../draw.js'
 
 /** Logs of every thread, on standard error: the file of this process. */
@@ -39,15 +40,23 @@ export function disturb(migration: MigrationSource | MigrationDestination, distu
   return () => calledOff.abort()
 }
 
+/** After so long without a migration every thread of one has collected its garbage. */
+const REST_MS = 500
+// What was collected is given back by a thread of the engine's.
+const SWEPT_MS = 50
+
 /**
- * Ends what waits for another migration, and gives memory back, as far as that can be asked for.
+ * Gives memory back, as far as that can be asked for.
  *
+ * @param endThreads ends what waits for another migration, too
  * @returns MiB that JavaScript uses then, in the program's own thread
  */
-export async function rest(): Promise<number> {
-  await endIdleThreads()
+export async function rest(endThreads: boolean): Promise<number> {
+  if (endThreads) await endIdleThreads()
   globalThis.gc?.()
-  await delay(50)
+  await delay(REST_MS)
   globalThis.gc?.()
+  await delay(SWEPT_MS)
+  giveBackFreed()
   return process.memoryUsage().heapUsed / 2 ** 20
 }
