@@ -51,14 +51,18 @@ export interface Libc {
   prctl(option: number, name: Uint8Array): number
 }
 
+// koffi's own, of which it makes no address by itself.
+type Pointer = object
+
 interface Koffi {
   proto(declaration: string): object
   pointer(type: object): object
-  register(callback: (...args: never[]) => unknown, type: object): bigint
-  unregister(callback: bigint): void
-  address(value: ArrayBufferView): bigint
+  register(callback: (...args: never[]) => unknown, type: object): Pointer
+  unregister(callback: Pointer): void
+  address(value: ArrayBufferView | Pointer): bigint
+  decode(from: ArrayBufferView, type: 'void *'): Pointer
   errno(value?: number): number
-  view(address: number, length: number): ArrayBuffer
+  view(pointer: Pointer, length: number): ArrayBuffer
   load(path: string | null): { func(declaration: string): unknown }
 }
 
@@ -153,8 +157,8 @@ export function foreignCallback(
   callback: (...args: never[]) => unknown,
 ): { address: bigint; release(): void } {
   const koffi = foreign()
-  const address = koffi.register(callback, koffi.pointer(koffi.proto(declaration)))
-  return { address, release: () => koffi.unregister(address) }
+  const registered = koffi.register(callback, koffi.pointer(koffi.proto(declaration)))
+  return { address: koffi.address(registered), release: () => koffi.unregister(registered) }
 }
 
 /** Linux's error number of this thread's last failed call. Ask at once: the next call overwrites it. */
@@ -179,7 +183,8 @@ export function addressOf(view: Uint8Array | Int32Array | Uint32Array | Float64A
 /** Bytes [address, address + length) as an ArrayBuffer, at most 1 GiB. The mapping must outlive it. */
 export function viewOf(address: number, length: number): ArrayBuffer {
   if (length > 2 ** 30) throw new MultifdError('ERR_MULTIFD_INTERNAL', 'a view of more than 1 GiB')
-  return foreign().view(address, length)
+  const koffi = foreign()
+  return koffi.view(koffi.decode(new BigUint64Array([BigInt(address)]), 'void *'), length)
 }
 
 const NAME_OF_ERRNO = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]))
