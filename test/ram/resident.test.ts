@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 import { MigrationDestination, type MigrationParameters, MigrationSource, RamBlock } from '../../src/index.js'
 import { FileHoles } from '../../src/ram/file-holes.js'
 import { SharedBitmap } from '../../src/shm/bitmap.js'
+import { makeSharedMemory } from '../../src/wasm/kernel.js'
 import { openDescriptors, PAGE } from '../support/peers/index.js'
 
 const MiB = 2 ** 20
@@ -187,4 +188,20 @@ t.test('a closed block leaves no descriptor, and a snapshot needs none', async (
   for (const one of [block, again, block]) one.close()
   t.equal(openDescriptors().size, before)
   rmSync(path)
+})
+
+t.test('a block that was allocated gives its memory back when it is closed, and an adopted one does not', async (t) => {
+  const size = 64 * MiB
+  const block = RamBlock.allocate({ idstr: 'heap', size })
+  const memory = makeSharedMemory(size)
+  const adopted = RamBlock.adopt({ idstr: 'adopted', memory })
+  for (const each of [block, adopted]) each.bytes().fill(1)
+  const elsewhere = RamBlock.from(block.handle)
+  elsewhere.close()
+  t.equal(block.residentBytes(0, size), size, 'whoever only knows the block gives nothing back')
+  const before = residentMiB()
+  for (let twice = 0; twice < 2; twice++) block.close()
+  t.ok(before - residentMiB() > 60, `${before} MiB before, ${residentMiB()} after`)
+  adopted.close()
+  t.equal(new Uint8Array(memory.buffer)[size - 1], 1, "an adopted one is the program's")
 })

@@ -27,9 +27,12 @@ export class Processes {
   readonly folder: string
   readonly namespace: Namespace | undefined
   readonly #members = new Map<string, Member<never>>()
+  readonly #environment: NodeJS.ProcessEnv
   #started = 0
 
-  constructor(folder: string, namespace?: Namespace) {
+  /** @param environment of the processes, besides what every one of the tests has */
+  constructor(folder: string, namespace?: Namespace, environment: NodeJS.ProcessEnv = {}) {
+    this.#environment = environment
     this.folder = folder
     this.namespace = namespace
   }
@@ -59,7 +62,7 @@ export class Processes {
       stdio: ['ignore', fd, fd, 'ipc'],
       execPath: execPath!,
       execArgv,
-      env: plainEnvironment(),
+      env: { ...plainEnvironment(), ...this.#environment },
       patienceMs: PATIENCE_MS,
     })
     closeSync(fd)

@@ -29,6 +29,9 @@ interface Sample extends Possessions {
   heap: number
 }
 
+// glibc keeps what a compressor freed, the more the larger that was, and would hide what grows.
+const ENVIRONMENT = { MALLOC_TRIM_THRESHOLD_: '131072' }
+
 /** What may be more from one thousand migrations to the next, beyond doubt. */
 const LIMITS: Record<keyof Sample, number> = { memory: 1, descriptors: 0.5, threads: 0.5, mappings: 2, heap: 0.5 }
 const SIDES = ['source', 'destination'] as const
@@ -71,7 +74,7 @@ export async function soak({
   say,
 }: SoakOptions): Promise<boolean> {
   let well = true
-  await withProcesses({ say, namespaces: false }, async (processes, folder) => {
+  await withProcesses({ say, namespaces: false, environment: ENVIRONMENT }, async (processes, folder) => {
     const series = { source: [] as Sample[], destination: [] as Sample[] }
     const surroundings = { processes, folder: join(folder, 'run'), tlsDir: join(folder, 'psk') }
     let cancelled = 0

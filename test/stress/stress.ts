@@ -21,6 +21,8 @@ export interface StressOptions {
   draw?: DrawOptions
   /** A network namespace is made where it can be. Default true. */
   namespaces?: boolean
+  /** Of the processes. */
+  environment?: NodeJS.ProcessEnv
   say(line: string): void
 }
 
@@ -48,7 +50,7 @@ export async function stress(options: StressOptions): Promise<Result[]> {
 
 /** Gives the processes and a folder; that is kept where it does not end well, for its logs. */
 export async function withProcesses(
-  { say, namespaces = true }: Pick<StressOptions, 'say' | 'namespaces'>,
+  { say, namespaces = true, environment }: Pick<StressOptions, 'say' | 'namespaces' | 'environment'>,
   act: (processes: Processes, folder: string) => Promise<boolean>,
 ): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'multifd-stress-'))
@@ -59,7 +61,7 @@ export async function withProcesses(
     const has = (means: boolean, name: string): string => `${name} ${means ? 'is there' : 'is not in this kernel'}`
     say(`network: a namespace of its own; ${has(netem, 'netem')}, ${has(tbf, 'tbf')}; a proxy does the rest`)
   }
-  const processes = new Processes(folder, typeof namespace === 'string' ? undefined : namespace)
+  const processes = new Processes(folder, typeof namespace === 'string' ? undefined : namespace, environment)
   pskDirectory(join(folder, 'psk'), 'qemu')
   let well = false
   try {
