@@ -157,6 +157,9 @@ export function openLibrary<T extends object>(name: string | null, declarations:
   return functions as T
 }
 
+// A type that koffi has made is there for as long as the thread.
+const callbackTypes = new Map<string, object>()
+
 /**
  * A function of ours as an address that C code can call, from this thread and inside of a call of ours only. Whoever made
  * it releases it.
@@ -166,7 +169,12 @@ export function foreignCallback(
   callback: (...args: never[]) => unknown,
 ): { address: bigint; release(): void } {
   const koffi = foreign()
-  const address = koffi.register(callback, koffi.pointer(koffi.proto(declaration)))
+  let type = callbackTypes.get(declaration)
+  if (!type) {
+    type = koffi.pointer(koffi.proto(declaration))
+    callbackTypes.set(declaration, type)
+  }
+  const address = koffi.register(callback, type)
   return { address, release: () => koffi.unregister(address) }
 }
 
