@@ -148,6 +148,9 @@ export function openLibrary<T extends object>(name: string | null, declarations:
   return functions as T
 }
 
+// A type that koffi has made is there for as long as the thread.
+const callbackTypes = new Map<string, object>()
+
 /**
  * A function of ours as an address that C code can call, from this thread and inside of a call of ours only. Whoever made
  * it releases it.
@@ -157,7 +160,12 @@ export function foreignCallback(
   callback: (...args: never[]) => unknown,
 ): { address: bigint; release(): void } {
   const koffi = foreign()
-  const registered = koffi.register(callback, koffi.pointer(koffi.proto(declaration)))
+  let type = callbackTypes.get(declaration)
+  if (!type) {
+    type = koffi.pointer(koffi.proto(declaration))
+    callbackTypes.set(declaration, type)
+  }
+  const registered = koffi.register(callback, type)
   return { address: koffi.address(registered), release: () => koffi.unregister(registered) }
 }
 

@@ -3,11 +3,12 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { setFlagsFromString } from 'node:v8'
+import { getHeapStatistics, setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Worker } from 'node:worker_threads'
 import t from 'tap'
 import { endIdleThreads, MigrationDestination, MigrationSource, RamBlock } from '../../src/index.js'
+import { foreignCallback } from '../../src/os/libc.js'
 
 /** Address space that the engine sets aside for one shared memory, at least. */
 const RESERVED = 2 ** 32
@@ -71,4 +72,16 @@ t.test('threads that wait for a migration do not hold the memory of programs tha
   const held = (addressSpace() - before) / RESERVED
   // Two blocks, and what threads share on each side.
   t.ok(held < MIGRATIONS, `at most ${held.toFixed(0)} of ${4 * MIGRATIONS} memories are still there`)
+})
+
+t.test('a callback for foreign code leaves nothing on the heap when it is released', async (t) => {
+  const CALLBACKS = 1000
+  const make = (): void => foreignCallback('int called(int)', () => 0).release()
+  const heap = (): number => getHeapStatistics().used_global_handles_size
+  make()
+  await collect()
+  const before = heap()
+  for (let count = 0; count < CALLBACKS; count++) make()
+  await collect()
+  t.ok(heap() - before < 8 * CALLBACKS, `${heap() - before} bytes of handles after ${CALLBACKS} callbacks`)
 })
