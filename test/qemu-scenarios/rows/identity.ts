@@ -28,7 +28,7 @@ async function notTaken(ground: Ground): Promise<Result> {
   await original.migrate({ uri, ...CAPABILITY })
   const { code } = await rejection(receiver.completed)
   await original.waitMigration('failed')
-  assert.equal(await original.status(), 'running')
+  await original.waitStatus('running')
   return works(`\`${code}\`; QEMU says that it failed, and its guest goes on`)
 }
 

@@ -28,7 +28,7 @@ async function theyWant(ground: Ground, wanted: Wanted): Promise<Result> {
   await original.migrate({ uri: await first.listen('tcp:127.0.0.1:0'), capabilities, ...way.qemu })
   const { code } = await rejection(first.completed)
   await original.waitMigration('failed')
-  assert.equal(await original.status(), 'running')
+  await original.waitStatus('running')
 
   await original.command('migrate-set-capabilities', {
     capabilities: capabilities.map((capability) => ({ capability, state: false })),

@@ -30,7 +30,7 @@ async function stays(ground: Ground): Promise<Result> {
   const { code } = await rejection(unaware.completed)
   assert.equal(code, 'ERR_MULTIFD_MACHINE')
   await original.waitMigration('failed')
-  assert.equal(await original.status(), 'running')
+  await original.waitStatus('running')
 
   const way = shared(ground)
   const receiver = receiverFor(ground, way)

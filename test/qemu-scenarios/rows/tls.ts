@@ -86,7 +86,7 @@ async function refusedSource(ground: Ground, { from, receive }: Ends, how: Conne
     .migrate({ uri, multifdChannels: how.channels, parameters: tlsParameters(from) })
     .then(() => qemu.waitMigration('failed'))
   await ended
-  assert.equal(await qemu.status(), 'running')
+  await qemu.waitStatus('running')
   for (let look = 0; look < 200 && warnings.length === 0 && receiver.status === 'setup'; look++) await sleep(10)
   if (receiver.status !== 'setup') {
     const { code } = await rejection(receiver.completed)

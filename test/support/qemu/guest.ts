@@ -265,6 +265,15 @@ export class Qemu {
     return (await this.command<{ status: string }>('query-status')).status
   }
 
+  /** Waits for that run state: a source whose migration failed says so a moment before its guest goes on. */
+  async waitStatus(status: string, timeoutMs = migrationTimeoutMs): Promise<void> {
+    const deadline = performance.now() + timeoutMs
+    for (let seen = await this.status(); seen !== status; seen = await this.status()) {
+      if (performance.now() > deadline) throw new Error(`the guest is ${seen}, not ${status}`)
+      await sleep(pollMs)
+    }
+  }
+
   async cont(): Promise<void> {
     await this.command('cont')
   }
