@@ -63,7 +63,7 @@ export function runRecv(task: RecvTask): ThreadOutcome {
         return blocks
       },
       reachBarrier: () => shm.reachSync(channel),
-      passBarrier: shm.faults ? (reached) => passOrNot(shm, reached) : (reached) => passBarrier(shm, reached),
+      passBarrier: (reached) => passBarrier(shm, reached),
       faults: shm.faults,
       log,
     })
@@ -108,25 +108,21 @@ function rehearse(
   for (; rehearsals < REHEARSALS && !shm.stopped && !shm.wake(channel).posted; rehearsals++) {
     rehearsal.play((connection) => {
       const methods = new RecvMethods()
-      const barrier = { reachBarrier: () => 1, passBarrier() {} }
       makeLoop(shm, channel, 0, {
         methods,
         channel: connection,
         packet,
         pageSize,
         blocks: () => blocks,
-        ...barrier,
+        reachBarrier: () => 1,
+        passBarrier() {},
       }).run()
     })
   }
 }
 
-function passOrNot(shm: MigrationShm, reached: number): void {
-  if (!shm.fault('recv-without-barrier')) passBarrier(shm, reached)
-}
-
 function passBarrier(shm: MigrationShm, reached: number): void {
-  if (shm.released >= reached && !shm.stopped) return
+  if (shm.fault('recv-without-barrier')) return
   // A stop wakes those who wait already: whoever comes later looks first, and whoever comes in between waits shortly.
   while (!shm.stopped && !shm.waitReleased(reached, LOOK_MS));
   if (shm.stopped) throw new Stopped()

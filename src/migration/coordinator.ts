@@ -210,7 +210,7 @@ export class Coordinator {
     return channelWait(this.shm, channel, this.parameters.stallTimeoutMs)
   }
 
-  /** Channels whose thread has ended although `syncs` says that it should have more to say. */
+  /** The first channel that has had fewer SYNCs than `syncs`. */
   firstShortOf(syncs: number): number | undefined {
     for (let channel = 0; channel < this.shm.channels; channel++) if (this.shm.syncs(channel) < syncs) return channel
     return undefined

@@ -51,7 +51,7 @@ export const CONTROL_WORDS = 12
 
 /** Words of one channel's area. */
 export const CHANNEL = {
-  /** Semaphore: jobs in the ring, or on the destination a barrier released. C posts. */
+  /** Semaphore: jobs in the ring, or a hand-over. C posts. */
   wake: 0,
   /** Jobs ever put into the ring. C writes. */
   head: 1,
