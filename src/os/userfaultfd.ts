@@ -188,10 +188,6 @@ export class Userfaultfd {
     return new Userfaultfd(noteOpened(fd), mask)
   }
 
-  get descriptor(): number {
-    return this.#fd
-  }
-
   has(feature: keyof typeof UFFD_FEATURE): boolean {
     return (this.#features & UFFD_FEATURE[feature]) !== 0
   }

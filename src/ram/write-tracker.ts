@@ -129,11 +129,6 @@ export class WriteTracker {
     })
   }
 
-  /** What holds the writes up: whoever closes it lets everyone go on, should this thread have died. */
-  get descriptor(): number {
-    return this.#open().descriptor
-  }
-
   /** Lets everyone go on, and tracks nothing any more. Idempotent. */
   stop(): void {
     process.off('exit', this.#onExit)

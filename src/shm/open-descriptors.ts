@@ -1,9 +1,9 @@
-// The descriptors that a coordinator's thread has open: whoever finds that thread dead closes them.
+// The descriptors that a thread has open: whoever finds that thread dead closes them.
 
-/** Most that are noted; a coordinator has far fewer. */
+/** Most that are noted of a coordinator, which has far fewer. */
 export const DESCRIPTORS_MAX = 1024
 
-/** Each word has a descriptor plus 1, or 0. Written by the coordinator's thread only, read once it is no more. */
+/** Each word has a descriptor plus 1, or 0. Written by that thread only, read once it is no more. */
 export class OpenDescriptors {
   readonly #words: Int32Array
 

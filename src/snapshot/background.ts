@@ -6,6 +6,7 @@
 import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import { MultifdError, type PlainError } from '../errors.js'
 import { breakCalls, mendCalls } from '../os/broken-calls.js'
+import { noteDescriptors } from '../os/descriptors.js'
 import { nameThread } from '../os/thread.js'
 import { RamBlock, type RamBlockHandle } from '../ram/block.js'
 import type { FileLoadBlock } from '../ram/file-load-block.js'
@@ -52,6 +53,7 @@ export function runBackgroundSave(task: BackgroundTask): void {
   const control = new SaveControl(task.control)
   const say = (message: BackgroundMessage): void => task.port.postMessage(message)
   nameThread('mig/snapshot')
+  noteDescriptors(control.descriptors())
   let target: SnapshotTarget | undefined
   let save: BackgroundSave | undefined
   if (task.faults) breakCalls('snapshot', new FaultPoints(task.faults), false)
@@ -114,7 +116,7 @@ class BackgroundSave {
     this.#checkStopped()
     const deviceState = receiveMessageOnPort(this.#port)!.message as Uint8Array
     this.#tracker.start(this.#blocks.map(({ block }) => block))
-    this.#control.noteHolding(this.#tracker.descriptor)
+    this.#control.noteHolding(true)
     // What is discarded is zero in the file, and nobody's to save.
     for (const { block, saved } of this.#blocks) {
       block.replayDiscardedPages((first, count) => {
@@ -144,7 +146,7 @@ class BackgroundSave {
   /** Idempotent. */
   stop(): void {
     this.#tracker.stop()
-    this.#control.noteHolding(undefined)
+    this.#control.noteHolding(false)
   }
 
   #saveHeld(): void {

@@ -172,6 +172,8 @@ class SaveThread {
       workerData: task,
       transferList: [port2],
       execArgv: [],
+      // What it has open when it dies is closed here, and only once.
+      trackUnmanagedFds: false,
     })
     // A process that exits waits for its threads, and those that wait for ours would never end.
     const onExit = (): void => {
@@ -180,14 +182,14 @@ class SaveThread {
     }
     process.once('exit', onExit)
     port1.on('message', (message: BackgroundMessage) => this.#hear(message))
-    this.ended = new Promise<unknown>((resolve) => {
-      worker.once('error', resolve)
-      worker.once('exit', () => resolve(undefined))
-    }).then((cause) => {
+    let cause: unknown
+    worker.once('error', (error) => {
+      cause = error
+    })
+    this.ended = new Promise<void>((resolve) => worker.once('exit', () => resolve())).then(() => {
       process.off('exit', onExit)
       // A thread that died can let nobody go by itself.
-      const { holding } = this.control
-      if (holding !== undefined) closeDescriptor(holding)
+      for (const fd of this.control.descriptors().list()) closeDescriptor(fd)
       for (let last = receiveMessageOnPort(port1); last; last = receiveMessageOnPort(port1)) this.#hear(last.message)
       port1.close()
       if (this.#outcome) return

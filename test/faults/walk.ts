@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { FAULT_POINTS, type FaultName, type FaultPoint, type FaultSide } from '../../src/faults.js'
 import { type DirtyLogKind, endIdleThreads, FaultPoints } from '../../src/index.js'
+import { libcLibrary } from '../../src/os/libc.js'
 import { noKernelLog } from '../support/kernel.js'
 import {
   leftovers,
@@ -55,14 +56,25 @@ export class Walk {
   #sharedMemory = sharedMemory()
   readonly #uncaught: string[] = []
   readonly #hear = (error: Error): void => void this.#uncaught.push(error.message)
+  // A second close of one descriptor hits whoever has its number by then, and most often nobody has.
+  readonly #closedTwice: number[] = []
 
   constructor() {
     process.on('uncaughtException', this.#hear)
+    const { close } = libcLibrary.calls
+    libcLibrary.replace({
+      close: (fd) => {
+        const result = close(fd)
+        if (result !== 0) this.#closedTwice.push(fd)
+        return result
+      },
+    })
   }
 
   async close(): Promise<void> {
     for (const program of Object.values(this.#programs)) await program.halt()
     process.off('uncaughtException', this.#hear)
+    libcLibrary.restore()
     rmSync(this.#folder, { recursive: true, force: true })
   }
 
@@ -86,6 +98,7 @@ export class Walk {
     program.forget()
     problems.push(...(await again()))
     problems.push(...(await this.#left(before)))
+    for (const fd of this.#closedTwice.splice(0)) problems.push(`descriptor ${fd} was closed twice`)
     for (const message of this.#uncaught.splice(0)) problems.push(`nobody caught: ${message}`)
     const outcomes = Object.values(ended).map(({ outcome }) => outcome)
     const messages = Object.values(ended).flatMap(({ error }) => (error ? [error.message] : []))
