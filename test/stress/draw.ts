@@ -44,7 +44,7 @@ export interface NetworkShape {
   jitterMs: number
   /** Bytes a second in each direction, 0 for no limit. */
   rate: number
-  /** Of packets, where the kernel has netem. */
+  /** Of packets, where there is a link of packets. */
   lossPercent: number
   reorderPercent: number
   /** Bytes are passed on in pieces of 1 to so many, where a proxy does it. */

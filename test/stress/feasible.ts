@@ -3,10 +3,13 @@
 import { hasZstd } from '../../src/method/zstd.js'
 import { zeroCopySends } from '../../src/migration/zero-copy.js'
 import { noKernelLog } from '../support/kernel.js'
-import type { Run } from './draw.js'
+import type { NetworkShape, Run } from './draw.js'
 
-/** That a run's memory is passed on in. */
+/** That a run's memory is passed on in, by a proxy. */
 const PIECES_MAX = 200_000
+// What a lossy network's first pass may take, and what a packet carries.
+const LOSSY_MS = 8000
+const SEGMENT = 8900
 
 export function feasible(run: Run): Run {
   const blocks: Run['blocks'] = noKernelLog
@@ -15,11 +18,19 @@ export function feasible(run: Run): Run {
   const source = { ...run.source }
   if (source.multifdCompression === 'zstd' && !hasZstd()) source.multifdCompression = 'zlib'
   if (source.zeroCopySend) source.zeroCopySend = sendsWithoutCopying(run.channels.multifdChannels)
-  const { network } = run
+  return { ...run, blocks, source, ...(run.network && { network: passable(run, run.network) }) }
+}
+
+function passable({ blocks, channels }: Run, network: NetworkShape): NetworkShape {
+  const bytes = blocks.reduce((sum, { size }) => sum + size, 0)
   // A proxy passes some 20,000 pieces a second: with more of them than that a run would be about the proxy.
-  const least = Math.ceil(run.blocks.reduce((sum, { size }) => sum + size, 0) / PIECES_MAX)
-  const pieces = network && { network: { ...network, fragments: Math.max(least, network.fragments) } }
-  return { ...run, blocks, source, ...pieces }
+  const fragments = Math.max(Math.ceil(bytes / PIECES_MAX), network.fragments)
+  // What loss leaves a connection of tcp is segment / round trip × 1.22 / √loss (Mathis et al. 1997).
+  const roundTripMs = Math.max(1, 2 * network.delayMs)
+  const connections = channels.multifd ? channels.multifdChannels : 1
+  const wanted = bytes / LOSSY_MS
+  const most = 100 * ((connections * (SEGMENT / roundTripMs) * 1.22) / wanted) ** 2
+  return { ...network, fragments, lossPercent: Math.min(network.lossPercent, most) }
 }
 
 function sendsWithoutCopying(multifdChannels: number): boolean {

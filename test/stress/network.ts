@@ -1,8 +1,21 @@
-// A network namespace for the destination, and what the kernel's traffic control does between it and us.
+// A network namespace for the destination, and a link to it that delays, throttles, loses and reorders packets.
 
 import { execFileSync } from 'node:child_process'
+import { CallChild } from '../support/calls.js'
+import { plainEnvironment } from '../support/environment.js'
 import { onProcessEnd } from '../support/qemu/cleanup.js'
 import type { NetworkShape } from './draw.js'
+import type { LinkCalls, LinkCounts } from './processes/link.js'
+
+/** By what packets are shaped: the kernel's traffic control, or a process of ours that carries them from one TUN to another. */
+export type LinkKind = 'netem' | 'tun'
+
+/** How a run's network is made. */
+export type Via = LinkKind | 'proxy' | 'loopback'
+
+const PATIENCE_MS = 10_000
+// Jumbo frames: a process carries some tens of thousands of packets a second.
+const MTU = 9000
 
 /** Two addresses of RFC 2544's 198.18.0.0/15, which nobody routes: no other process has the same. */
 function addressesOf(pid: number): { ours: string; theirs: string } {
@@ -11,65 +24,53 @@ function addressesOf(pid: number): { ours: string; theirs: string } {
   return { ours: address(first + 1), theirs: address(first + 2) }
 }
 
-/** What of traffic control the kernel has. */
-export interface Means {
-  netem: boolean
-  tbf: boolean
-}
-
-/** How a run's network is made. */
-export type Via = 'netem' | 'tbf' | 'proxy' | 'loopback'
-
 function run(command: string, ...args: string[]): void {
   execFileSync(command, args, { stdio: ['ignore', 'ignore', 'pipe'] })
 }
 
 export class Namespace {
-  readonly means: Means
+  readonly kind: LinkKind
   readonly address: string
   readonly #ours: string
   readonly #name: string
   readonly #near: string
   readonly #far: string
+  /** With a TUN. */
+  readonly #link: CallChild<LinkCalls> | undefined
 
-  private constructor(name: string, means: Means) {
+  private constructor(name: string, kind: LinkKind) {
     this.#name = name
     this.#near = `${name}a`
     this.#far = `${name}b`
-    this.means = means
+    this.kind = kind
     const { ours, theirs } = addressesOf(process.pid)
     this.address = theirs
     this.#ours = ours
+    if (kind === 'netem') return
+    const file = new URL('./processes/link.js', import.meta.url)
+    this.#link = new CallChild(file, 'link', { env: plainEnvironment(), patienceMs: PATIENCE_MS })
   }
 
   /**
-   * Makes a namespace that is joined to ours by a pair of interfaces, and sees what the kernel can do there.
+   * Makes a namespace that is joined to ours by a link that can be shaped.
    *
    * @returns why not, where the rights or the kernel are not there
    */
-  static make(): Namespace | string {
-    const name = `mfd${process.pid}`
-    const namespace = new Namespace(name, { netem: false, tbf: false })
-    try {
-      run('ip', 'netns', 'add', name)
-    } catch (error) {
-      return `no network namespace: ${reason(error)}`
+  static async make(): Promise<Namespace | string> {
+    const why: string[] = []
+    for (const kind of ['netem', 'tun'] as const) {
+      const namespace = new Namespace(`mfd${process.pid}`, kind)
+      const untrack = onProcessEnd(() => namespace.#delete())
+      try {
+        await namespace.#join()
+        return namespace
+      } catch (error) {
+        why.push(`${kind}: ${reason(error)}`)
+        await namespace.remove()
+        untrack()
+      }
     }
-    onProcessEnd(() => namespace.remove())
-    try {
-      run('ip', 'link', 'add', namespace.#near, 'type', 'veth', 'peer', 'name', namespace.#far, 'netns', name)
-      run('ip', 'address', 'add', `${namespace.#ours}/30`, 'dev', namespace.#near)
-      run('ip', 'link', 'set', namespace.#near, 'up')
-      namespace.#inside('ip', 'address', 'add', `${namespace.address}/30`, 'dev', namespace.#far)
-      namespace.#inside('ip', 'link', 'set', namespace.#far, 'up')
-      namespace.#inside('ip', 'link', 'set', 'lo', 'up')
-    } catch (error) {
-      namespace.remove()
-      return `no pair of network interfaces: ${reason(error)}`
-    }
-    namespace.means.netem = namespace.#can('netem', 'delay', '1ms')
-    namespace.means.tbf = namespace.#can('tbf', 'rate', '10mbit', 'burst', '64kb', 'latency', '50ms')
-    return namespace
+    return why.join('; ')
   }
 
   /** What starts a process in there: the program, and what comes before its own arguments. */
@@ -77,20 +78,45 @@ export class Namespace {
     return ['ip', 'netns', 'exec', this.#name]
   }
 
-  /** Shapes both directions; without a network it is a plain pair of interfaces. */
-  shape(network: NetworkShape | undefined, via: 'netem' | 'tbf' = 'tbf'): void {
-    for (const side of ['near', 'far'] as const) {
-      this.#tc(side, 'del', [])
-      if (!network) continue
-      const rate = `${network.rate * 8}bit`
-      if (via === 'tbf') this.#tc(side, 'add', ['tbf', 'rate', rate, 'burst', '128kb', 'latency', '100ms'])
-      else this.#tc(side, 'add', netem(network, rate))
+  /** Shapes both directions; without a network nothing happens to a packet. */
+  async shape(network: NetworkShape | undefined, seed = 0): Promise<void> {
+    if (this.#link) return await this.#link.call('shape', network ? { network, seed } : null)
+    this.#tc('del')
+    if (network) this.#tc('add', ...netem(network))
+  }
+
+  /** Packets so far; undefined where the kernel carries them. */
+  async counts(): Promise<LinkCounts | undefined> {
+    return await this.#link?.call('counts', undefined)
+  }
+
+  async remove(): Promise<void> {
+    this.#delete()
+    await this.#link?.[Symbol.asyncDispose]()
+  }
+
+  async #join(): Promise<void> {
+    run('ip', 'netns', 'add', this.#name)
+    if (this.#link) {
+      await this.#link.call('open', [this.#near, this.#far])
+      run('ip', 'link', 'set', this.#far, 'netns', this.#name)
+    } else {
+      run('ip', 'link', 'add', this.#near, 'type', 'veth', 'peer', 'name', this.#far, 'netns', this.#name)
+    }
+    run('ip', 'address', 'add', `${this.#ours}/30`, 'dev', this.#near)
+    run('ip', 'link', 'set', this.#near, 'mtu', `${MTU}`, 'up')
+    this.#inside('ip', 'address', 'add', `${this.address}/30`, 'dev', this.#far)
+    this.#inside('ip', 'link', 'set', this.#far, 'mtu', `${MTU}`, 'up')
+    this.#inside('ip', 'link', 'set', 'lo', 'up')
+    if (this.kind === 'netem') {
+      this.#tc('add', 'delay', '1ms')
+      this.#tc('del')
     }
   }
 
-  remove(): void {
+  #delete(): void {
     try {
-      // Its interface goes with it, and ours with that.
+      // Its interface goes with it; of a pair, ours with that.
       run('ip', 'netns', 'del', this.#name)
     } catch {
       // It is gone.
@@ -102,44 +128,36 @@ export class Namespace {
     run(program!, ...args)
   }
 
-  #tc(side: 'near' | 'far', verb: 'add' | 'del', what: string[]): void {
-    const args = ['tc', 'qdisc', verb, 'dev', side === 'near' ? this.#near : this.#far, 'root', ...what]
+  #tc(verb: 'add' | 'del', ...what: string[]): void {
+    const args = (device: string): string[] => ['qdisc', verb, 'dev', device, 'root', 'netem', ...what]
     try {
-      if (side === 'far') this.#inside(...args)
-      else run(args[0]!, ...args.slice(1))
+      run('tc', ...args(this.#near))
+      this.#inside('tc', ...args(this.#far))
     } catch (error) {
       // There may be none to take away.
       if (verb === 'add') throw error
     }
   }
-
-  #can(...what: string[]): boolean {
-    try {
-      this.#tc('near', 'add', what)
-    } catch {
-      return false
-    }
-    this.#tc('near', 'del', [])
-    return true
-  }
 }
 
 /** By what a drawn network can be had; what that can not do of it is left out. */
-export function viaOf(network: NetworkShape | undefined, means: Means | undefined, proxied: boolean): Via {
+export function viaOf(network: NetworkShape | undefined, kind: LinkKind | undefined, proxied: boolean): Via {
   if (!network && !proxied) return 'loopback'
-  if (proxied || !means) return 'proxy'
-  if (means.netem) return 'netem'
-  // What tbf can do, and nothing else is asked for.
-  return means.tbf && network!.rate > 0 && network!.delayMs === 0 ? 'tbf' : 'proxy'
+  return proxied || !kind ? 'proxy' : kind
 }
 
-function netem({ delayMs, jitterMs, lossPercent, reorderPercent, rate }: NetworkShape, bits: string): string[] {
-  const args = ['netem', 'limit', '10000']
+/** Whether the destination is in the namespace. */
+export function isApart(via: Via): via is LinkKind {
+  return via === 'netem' || via === 'tun'
+}
+
+function netem({ delayMs, jitterMs, lossPercent, reorderPercent, rate }: NetworkShape): string[] {
+  const args = ['limit', '10000']
   if (delayMs > 0) args.push('delay', `${delayMs}ms`)
   if (jitterMs > 0) args.push(`${jitterMs}ms`)
   if (lossPercent > 0) args.push('loss', `${lossPercent}%`)
   if (reorderPercent > 0) args.push('reorder', `${reorderPercent}%`)
-  if (rate > 0) args.push('rate', bits)
+  if (rate > 0) args.push('rate', `${rate * 8}bit`)
   return args
 }
 

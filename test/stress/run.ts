@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { MigrationParameters } from '../../src/index.js'
 import type { Disturbance, Run } from './draw.js'
-import { type Via, viaOf } from './network.js'
+import { isApart, type Via, viaOf } from './network.js'
 import { type Outcome, wrongWith } from './outcome.js'
 import type { Processes } from './processes.js'
 
@@ -57,7 +57,7 @@ class Performance {
     this.#folder = folder
     this.#tlsDir = tlsDir
     const proxied = run.disturbance !== undefined && !('side' in run.disturbance)
-    this.#via = viaOf(run.network, processes.namespace?.means, proxied)
+    this.#via = viaOf(run.network, processes.namespace?.kind, proxied)
   }
 
   async whole(): Promise<Result> {
@@ -104,7 +104,7 @@ class Performance {
   }
 
   async #migrate(disturbance: Disturbance | undefined): Promise<[End, End]> {
-    const apart = this.#via === 'netem' || this.#via === 'tbf'
+    const apart = isApart(this.#via)
     const destination = await this.#processes.destination(apart)
     const parameters = this.#parameters(disturbance !== undefined)
     const of = (side: string) =>
@@ -143,7 +143,7 @@ class Performance {
 
   async #through(bound: string, disturbance: Disturbance | undefined): Promise<string> {
     const { network, seed, number } = this.#run
-    if (this.#via === 'netem' || this.#via === 'tbf') this.#processes.namespace!.shape(network, this.#via)
+    if (isApart(this.#via)) await this.#processes.namespace!.shape(network, seed + number)
     if (this.#via !== 'proxy') return bound
     const { child } = await this.#processes.proxy()
     const port = Number(bound.split(':').at(-1))
@@ -184,7 +184,7 @@ class Performance {
   }
 
   async #verify(side: 'source' | 'destination'): Promise<void> {
-    const apart = this.#via === 'netem' || this.#via === 'tbf'
+    const apart = isApart(this.#via)
     const { child } = side === 'source' ? await this.#processes.source() : await this.#processes.destination(apart)
     const wrong = await (child.call as (name: 'verify', none: undefined) => Promise<string[]>).call(
       child,
@@ -198,13 +198,13 @@ class Performance {
   async #again(): Promise<void> {
     const { child } = await this.#processes.source()
     if (this.#via === 'proxy') await (await this.#processes.proxy()).child.call('end', undefined)
-    this.#processes.namespace?.shape(undefined)
+    await this.#processes.namespace?.shape(undefined)
     const running = await child.call('running', undefined)
     if (!running) {
       this.#clear()
       await child.call('begin', { run: this.#run, folder: this.#folder })
     }
-    const apart = this.#via === 'netem' || this.#via === 'tbf'
+    const apart = isApart(this.#via)
     const destination = await this.#processes.destination(apart)
     const { source: all, destination: there } = this.#parameters(false)
     const { multifd, multifdChannels, tls } = all as MigrationParameters
@@ -221,7 +221,7 @@ class Performance {
   }
 
   async #leavesNothing(): Promise<void> {
-    const apart = this.#via === 'netem' || this.#via === 'tbf'
+    const apart = isApart(this.#via)
     await (await this.#processes.source()).child.call('end', undefined)
     await (await this.#processes.destination(apart)).child.call('end', undefined)
     const deadline = performance.now() + SETTLE_MS

@@ -7,6 +7,7 @@ import t from 'tap'
 import { PageContents } from './contents.js'
 import { type BlockShape, draw, type Run } from './draw.js'
 import { differences, makeBlocks, WriteRecord, writablePages } from './memory.js'
+import { Namespace } from './network.js'
 import { Processes } from './processes.js'
 import { perform } from './run.js'
 import { soak } from './soak.js'
@@ -135,6 +136,22 @@ t.test('a program that does not tell what it writes is found out', async (t) => 
   t.match(wrong, [/^destination: block-0 page \d+: has version \d+, not \d+$/])
   const honest = await perform(plainRun({}), { processes, folder: join(folder, 'honest'), tlsDir: folder })
   t.strictSame(honest.wrong, [], 'and one that does is not')
+})
+
+const namespace = await Namespace.make()
+const noLink = typeof namespace === 'string' && `no network with packets of its own: ${namespace}`
+t.test('packets that are late, lost and out of order are a matter of time only', { skip: noLink }, async (t) => {
+  if (typeof namespace === 'string') return
+  t.teardown(() => namespace.remove())
+  const processes = new Processes(folder, namespace)
+  t.teardown(() => processes.close())
+  const network = { delayMs: 3, jitterMs: 2, rate: 0, lossPercent: 3, reorderPercent: 20, fragments: 65536 }
+  const run = plainRun({ network, channels: { multifd: true, multifdChannels: 6 } })
+  const { via, wrong } = await perform(run, { processes, folder: join(folder, 'lossy'), tlsDir: folder })
+  t.equal(via, namespace.kind)
+  t.strictSame(wrong, [])
+  const counts = await namespace.counts()
+  if (counts) t.ok(counts.lost > 0 && counts.overtook > 0, JSON.stringify(counts))
 })
 
 t.test(`random migrations of seed ${SEED}`, async (t) => {

@@ -6,9 +6,15 @@ import { join } from 'node:path'
 import { pskDirectory } from '../support/tls/credentials.js'
 import { type DrawOptions, draw, type Run } from './draw.js'
 import { feasible } from './feasible.js'
-import { Namespace } from './network.js'
+import { type LinkKind, Namespace } from './network.js'
+import type { LinkCounts } from './processes/link.js'
 import { Processes } from './processes.js'
 import { perform, type Result } from './run.js'
+
+const LINKS: Record<LinkKind, string> = {
+  netem: "the kernel's netem",
+  tun: 'a TUN (the kernel has no netem)',
+}
 
 export interface StressOptions {
   seed: number
@@ -42,7 +48,7 @@ export async function stress(options: StressOptions): Promise<Result[]> {
       if (result.wrong.length > 0) tellFailure(result, processes, options)
     }
     failed = results.filter(({ wrong }) => wrong.length > 0)
-    for (const line of summary(results)) say(line)
+    for (const line of summary(results, await processes.namespace?.counts())) say(line)
     return failed.length === 0
   })
   return failed
@@ -54,13 +60,9 @@ export async function withProcesses(
   act: (processes: Processes, folder: string) => Promise<boolean>,
 ): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'multifd-stress-'))
-  const namespace = namespaces ? Namespace.make() : 'not asked for'
+  const namespace = namespaces ? await Namespace.make() : 'no namespace was asked for'
   if (typeof namespace === 'string') say(`network: ${namespace}; a proxy delays and throttles`)
-  else {
-    const { netem, tbf } = namespace.means
-    const has = (means: boolean, name: string): string => `${name} ${means ? 'is there' : 'is not in this kernel'}`
-    say(`network: a namespace of its own; ${has(netem, 'netem')}, ${has(tbf, 'tbf')}; a proxy does the rest`)
-  }
+  else say(`network: a namespace of its own, with ${LINKS[namespace.kind]}; a proxy cuts connections`)
   const processes = new Processes(folder, typeof namespace === 'string' ? undefined : namespace, environment)
   pskDirectory(join(folder, 'psk'), 'qemu')
   let well = false
@@ -68,7 +70,7 @@ export async function withProcesses(
     well = await act(processes, folder)
   } finally {
     await processes.close()
-    if (typeof namespace !== 'string') namespace.remove()
+    if (typeof namespace !== 'string') await namespace.remove()
     if (well) rmSync(folder, { recursive: true, force: true })
     else say(`logs are kept in ${folder}`)
   }
@@ -94,7 +96,7 @@ function describe({ run, via, source, destination, wrong, inDoubt, tookMs }: Res
     `${writer.pattern} ${writer.rate}/s`,
     channels.multifd ? `${channels.multifdChannels} × ${methodOf(run)}` : 'one stream',
     ...extras.filter((extra) => typeof extra === 'string'),
-    `${transport} ${via}${network ? ` (${networkOf(network)})` : ''}`,
+    `${transport} ${via}${network ? ` (${networkOf(network, via)})` : ''}`,
     disturbance ? disturbanceOf(disturbance) : 'undisturbed',
   ]
   const end = (side: Result['source']): string => (side === 'killed' ? 'killed' : (side.code ?? side.status))
@@ -108,9 +110,12 @@ function methodOf({ source }: Run): string {
   return method === 'zstd' ? `zstd-${multifdZstdLevel}` : method!
 }
 
-function networkOf({ delayMs, jitterMs, rate, fragments }: NonNullable<Run['network']>): string {
-  const speed = rate > 0 ? `, ${(rate / 2 ** 20).toFixed(1)} MiB/s` : ''
-  return `${delayMs}±${jitterMs} ms${speed}, pieces ${fragments}`
+function networkOf(network: NonNullable<Run['network']>, via: Result['via']): string {
+  const { delayMs, jitterMs, rate, lossPercent, reorderPercent, fragments } = network
+  const speed = rate > 0 ? [`${(rate / 2 ** 20).toFixed(1)} MiB/s`] : []
+  const packets =
+    via === 'proxy' ? [`pieces ${fragments}`] : [`loss ${lossPercent.toFixed(1)} %`, `reorder ${reorderPercent} %`]
+  return [`${delayMs}±${jitterMs} ms`, ...speed, ...packets].join(', ')
 }
 
 function disturbanceOf(disturbance: NonNullable<Run['disturbance']>): string {
@@ -119,7 +124,7 @@ function disturbanceOf(disturbance: NonNullable<Run['disturbance']>): string {
   return `${kind} ${disturbance.side} at ${disturbance.at}+${disturbance.afterMs} ms`
 }
 
-function summary(results: Result[]): string[] {
+function summary(results: Result[], counts: LinkCounts | undefined): string[] {
   const count = (of: (result: Result) => string): string => {
     const counts = new Map<string, number>()
     for (const result of results) counts.set(of(result), (counts.get(of(result)) ?? 0) + 1)
@@ -128,6 +133,7 @@ function summary(results: Result[]): string[] {
   const failed = results.filter(({ wrong }) => wrong.length > 0)
   return [
     `${results.length} runs: ${count(({ via, run }) => (via === 'loopback' ? run.transport : via))}`,
+    ...(counts ? [`packets: ${counts.packets}, of them ${counts.lost} lost, and ${counts.overtook} out of order`] : []),
     `disturbed by: ${count(({ run }) => run.disturbance?.kind ?? 'nothing')}`,
     `sources became: ${count(({ source }) => (source === 'killed' ? source : (source.code ?? source.status)))}`,
     `in doubt: ${results.filter(({ inDoubt }) => inDoubt).length}`,
