@@ -1,11 +1,11 @@
 // Coordinator thread of the barrier bench's destination: reads sections without pages, and meets their barriers.
 
-import type { RecvConnection } from '../../src/channel/recv.js'
 import { noteLoaded, type ThreadOutcome } from '../../src/channel/thread.js'
 import { StreamReader } from '../../src/io/stream-reader.js'
 import { Acceptor } from '../../src/migration/acceptor.js'
 import { Coordinator, type CoordinatorTask } from '../../src/migration/coordinator.js'
 import { RamLoad } from '../../src/migration/ram-load.js'
+import { RecvChannels } from '../../src/migration/recv-channels.js'
 import { RamBlock } from '../../src/ram/block.js'
 import { MemoryLoadBlock } from '../../src/ram/load-block.js'
 import { decodeRamSetup } from '../../src/wire/ram.js'
@@ -31,14 +31,11 @@ function runSections(coordinator: Coordinator, { clock, listener, block: handle 
     checkStopped: () => coordinator.checkStopped(),
   })
   try {
-    const { main, channels } = acceptor.collect()
+    const { main, channels: connections } = acceptor.collect()
     const reader = new StreamReader(coordinator.openMain(main, () => coordinator.checkStopped()))
     decodeStreamHeader(reader)
-    for (const [id, connection] of channels.entries()) {
-      const handOver: RecvConnection = { connection, pageSize }
-      coordinator.handOver(id, handOver, true)
-    }
-    const ram = new RamLoad(coordinator, reader, {
+    const channels = new RecvChannels(coordinator, connections, pageSize)
+    const ram = new RamLoad(coordinator, reader, channels, {
       pageSize,
       setUp(total) {
         decodeRamSetup(reader, total, { ignoreShared: false, mappedRam: false, pageSize })
@@ -51,7 +48,7 @@ function runSections(coordinator: Coordinator, { clock, listener, block: handle 
       ram.loadSection()
       noteRelease(clock)
     }
-    shm.end()
+    channels.end(false)
   } finally {
     acceptor.close()
   }

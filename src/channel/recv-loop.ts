@@ -33,6 +33,10 @@ export interface RecvContext {
   packet: PacketMemory
   methods: RecvMethods
   pageSize: number
+  /** Whether the first packet's header has been read, to where the first is. */
+  begun?: boolean | undefined
+  /** Whether somebody else has taken SYNCs of this channel. */
+  synced?: boolean | undefined
   /** The blocks of the RAM set-up, or undefined before it came. */
   blocks(): LoadBlock[] | undefined
   /** Called at a SYNC, with everything before it in place. Returns the barrier's number. */
@@ -63,12 +67,13 @@ export class RecvLoop {
   // Where packets are told, each is taken apart by the slower way: the other one does not even ask.
   readonly #tracing: boolean
   #pagesSinceSync = 0
-  #synced = false
+  #synced: boolean
 
   constructor(context: RecvContext) {
     const perPacket = pagesPerPacket(context.pageSize)
     this.#context = context
     this.#tracing = context.log?.tracing ?? false
+    this.#synced = context.synced ?? false
     this.#perPacket = perPacket
     this.#header = new PacketHeader(perPacket)
     this.#packet = context.packet
@@ -78,7 +83,7 @@ export class RecvLoop {
   }
 
   run(): void {
-    let haveHeader = this.#readHeader()
+    let haveHeader = this.#context.begun || this.#readHeader()
     while (haveHeader) {
       if (this.#tracing) haveHeader = this.#takeAny()
       else if (this.#isSync) haveHeader = this.#takeSync()
@@ -158,7 +163,7 @@ export class RecvLoop {
 
   #took(got: number, size: number): void {
     const { normal, zero } = this.#packet
-    if (got < size) throw this.#truncated('page data', size - got)
+    if (got < size) throw truncated(this.#context.channel.name, 'page data', size - got)
     if (normal.pages > 0) this.#store(size)
     if (zero.pages > 0) this.#block!.clear(zero)
     this.#pagesSinceSync += normal.pages + zero.pages
@@ -174,7 +179,7 @@ export class RecvLoop {
   #isHeader(got: number): boolean {
     const { size } = this.#packetRange
     if (got === 0) return false
-    if (got < size) throw this.#truncated("a packet's header", size - got)
+    if (got < size) throw truncated(this.#context.channel.name, "a packet's header", size - got)
     return true
   }
 
@@ -276,10 +281,10 @@ export class RecvLoop {
     staged.push(0, normal.pages)
     return staged
   }
+}
 
-  #truncated(what: string, missing: number): MultifdError {
-    const { name } = this.#context.channel
-    const message = `${describe(name)}: the peer closed it inside ${what}, ${missing} bytes short`
-    return new MultifdError('ERR_MULTIFD_TRUNCATED', message, { channel: name })
-  }
+/** The error of a channel whose peer closed it inside something. */
+export function truncated(channel: number | 'main', what: string, missing: number): MultifdError {
+  const message = `${describe(channel)}: the peer closed it inside ${what}, ${missing} bytes short`
+  return new MultifdError('ERR_MULTIFD_TRUNCATED', message, { channel })
 }

@@ -28,6 +28,10 @@ export interface RecvConnection {
   connection: Connection
   /** Bytes of a target page, from the main channel's configuration. */
   pageSize: number
+  /** Whether the next packet's header is in the channel's packet memory already. */
+  begun: boolean
+  /** Whether SYNCs of the channel have been taken already. */
+  synced: boolean
 }
 
 /** Its second, before the first barrier is released: the blocks of the RAM set-up. */
@@ -49,7 +53,7 @@ export function runRecv(task: RecvTask): ThreadOutcome {
     }
     const packet = shm.packetMemory(channel)
     rehearse(shm, channel, packet, connect)
-    const { connection, pageSize } = waitHandOver<RecvConnection>(shm, task)
+    const { connection, ...first } = waitHandOver<RecvConnection>(shm, task)
     breakThread(shm, 'destination', connection)
     let blocks: LoadBlock[] | undefined
     const methods = RecvMethods.of(shm, channel, task.compression)
@@ -57,7 +61,7 @@ export function runRecv(task: RecvTask): ThreadOutcome {
       methods,
       channel: connect(connection),
       packet,
-      pageSize,
+      ...first,
       blocks() {
         blocks ??= takeHandOver<RecvBlocks>(task)?.blocks.map((handle) => loadBlockFrom(handle))
         return blocks

@@ -19,7 +19,8 @@ import type { MigrationParameters } from './parameters.js'
 import { movedPages } from './statistics.js'
 
 const THREADS_END_MS = 10_000
-const LOOK_MS = 100
+/** Longest time between two looks whether the migration goes on. */
+export const LOOK_MS = 100
 
 /** What every coordinator is started with. */
 export interface CoordinatorTask {
@@ -166,14 +167,16 @@ export class Coordinator {
   /**
    * Waits until `done`, waking whenever a channel reports. `stalled` makes the error when nothing moves for too long.
    *
-   * @param quiet is called whenever no channel had anything to report for a while
+   * @param options.quiet is called whenever no channel had anything to report for a while
+   * @param options.wait waits shortly where it is not for a thread's report; whether anything came
    */
-  waitFor(done: () => boolean, stalled: () => string, quiet: () => void = () => {}): void {
+  waitFor(done: () => boolean, stalled: () => string, options: { quiet?(): void; wait?(): boolean } = {}): void {
+    const { quiet, wait = () => this.shm.coordinator.wait(LOOK_MS) } = options
     this.noteProgress()
     while (!done()) {
       this.checkStopped()
-      if (this.shm.coordinator.wait(LOOK_MS)) continue
-      quiet()
+      if (wait()) continue
+      quiet?.()
       this.checkProgress(stalled)
     }
     this.checkStopped()

@@ -1,6 +1,5 @@
 // The destination's coordinator: tells the connections apart, reads the main stream, and gives the word at its end.
 
-import type { RecvConnection } from '../channel/recv.js'
 import { noteLoaded, type ThreadOutcome } from '../channel/thread.js'
 import { MultifdError } from '../errors.js'
 import type { Channel } from '../io/channel.js'
@@ -8,7 +7,7 @@ import { type Connection, makeConnection, shakeHands } from '../io/connection.js
 import { openToRead, type StreamPlace } from '../io/stream-file.js'
 import { StreamReader } from '../io/stream-reader.js'
 import { hasZstd } from '../method/zstd.js'
-import { isOpen, POLL, pollDescriptors, shutdownRead } from '../os/socket.js'
+import { isOpen, POLL, pollDescriptors } from '../os/socket.js'
 import { IDLE_THREAD } from '../os/thread.js'
 import type { LoadBlock } from '../ram/load-block.js'
 import { COUNTER } from '../shm/layout.js'
@@ -36,6 +35,7 @@ import type { LoadedState, LoadTarget } from './load-target.js'
 import { type GuestImage, MemoryTarget } from './memory-target.js'
 import { mayLackPages } from './missing-pages.js'
 import { RamLoad } from './ram-load.js'
+import { RecvChannels } from './recv-channels.js'
 import { rehearse } from './rehearsal.js'
 import { ReturnPathWriter } from './return-path-writer.js'
 
@@ -110,6 +110,7 @@ class DestinationRun {
   #reader!: StreamReader
   #main!: Channel
   #returnPath: ReturnPathWriter | undefined
+  #channels: RecvChannels | undefined
   #ram: RamLoad | undefined
   #ramSectionId = -1
   #ramEnded = false
@@ -126,21 +127,22 @@ class DestinationRun {
   run(): void {
     const { shm } = this.#coordinator
     try {
-      const channels = this.#accept()
+      const connections = this.#accept()
       decodeStreamHeader(this.#reader)
       const configuration = decodeConfiguration(this.#reader)
       const pageSize = configuration.pageBits === undefined ? DEFAULT_PAGE_SIZE : 2 ** configuration.pageBits
       checkConfiguration(configuration, this.#plan.uuid, this.#coordinator.parameters)
       this.#dialect = dialectOf(configuration.machineType)
-      for (const [id, connection] of channels.entries()) {
-        const handOver: RecvConnection = { connection, pageSize }
-        this.#coordinator.handOver(id, handOver, true)
-      }
+      const channels = new RecvChannels(this.#coordinator, connections, pageSize)
+      this.#channels = channels
       this.#coordinator.tell({ type: 'active' })
       this.#sections(configuration, pageSize)
-      this.#endChannels(channels)
+      // With a return path the source keeps the channels open until it has our word. Their end is made early, so that
+      // their threads end while the main channel is read on.
+      channels.end(this.#returnPath!.opened)
       const { deviceState, vmdesc } = this.#deviceState()
-      this.#drainChannels(channels)
+      channels.drain()
+      this.#acceptor?.checkExtra()
       this.#checkComplete(vmdesc)
       this.#target.complete(this.#loadedState(deviceState))
       shm.count(shm.coordinatorPlace, COUNTER.bytes, this.#reader.position - this.#mainBytesCounted())
@@ -190,6 +192,7 @@ class DestinationRun {
     this.#coordinator.checkStopped()
     this.#acknowledge()
     this.#acceptor?.checkExtra()
+    this.#channels?.look()
     if (waitedMs < PROGRESS_MS) this.#coordinator.noteProgress()
     this.#coordinator.checkProgress(() => 'nothing came on any channel')
   }
@@ -277,7 +280,7 @@ class DestinationRun {
       throw new MultifdError('ERR_MULTIFD_PROTOCOL', message)
     }
     this.#ramSectionId = sectionId
-    this.#ram = new RamLoad(this.#coordinator, this.#reader, {
+    this.#ram = new RamLoad(this.#coordinator, this.#reader, this.#channels!, {
       pageSize,
       setUp: (total) => this.#setUpRam(configuration, pageSize, total),
       quiet: () => this.#acceptor?.checkExtra(),
@@ -329,19 +332,6 @@ class DestinationRun {
       this.#target.complete(this.#loadedState(thrown.deviceState))
       throw thrown.error
     }
-  }
-
-  // With a return path the source keeps the channels open until it has our word: their end is made here, and early, so
-  // that their threads end while the main channel is read on.
-  #endChannels(channels: Connection[]): void {
-    this.#coordinator.shm.end()
-    if (this.#returnPath!.opened) for (const { fd } of channels) shutdownRead(fd)
-  }
-
-  #drainChannels(channels: Connection[]): void {
-    const ended = (): boolean => channels.every((_, channel) => this.#coordinator.channelEnded(channel))
-    this.#coordinator.waitFor(ended, () => 'the main channel is at its end, and a multifd channel was not closed')
-    this.#acceptor?.checkExtra()
   }
 
   #checkComplete(vmdesc: Vmdesc | undefined): void {

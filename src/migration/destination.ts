@@ -16,6 +16,7 @@ import type { GuestImage } from './memory-target.js'
 import { type Cancellation, Migration } from './migration.js'
 import { checkCompression, checkConnections, completeParameters, type MigrationParameters } from './parameters.js'
 import { ProgramLoad, programDevices } from './program-state.js'
+import { recvThreadsAtOnce } from './recv-channels.js'
 import { PROGRAM_MACHINE_TYPE } from './source.js'
 import type { MigrationStatistics } from './statistics.js'
 import type { MigrationThreads } from './threads.js'
@@ -136,8 +137,8 @@ export class Receiver extends Migration {
       pageSize: 4096,
       totalBytes: 0,
       dirtyWords: 0,
-      // Any of them may be the first that something comes on.
-      startAtOnce: this.parameters.multifdChannels,
+      // OpenSSL may have something that is no data: only a thread waits for that without harm.
+      startAtOnce: tls ? this.parameters.multifdChannels : recvThreadsAtOnce(),
       plan,
       channelPlan: { compression: this.parameters.multifdCompression },
       signal,

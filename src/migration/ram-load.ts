@@ -1,6 +1,5 @@
 // The destination's RAM: the records of RAM sections on the main channel, and the barriers that they mark.
 
-import type { RecvBlocks } from '../channel/recv.js'
 import { MultifdError } from '../errors.js'
 import type { StreamReader } from '../io/stream-reader.js'
 import { RamBlock } from '../ram/block.js'
@@ -16,7 +15,8 @@ import {
   splitRamWord,
 } from '../wire/ram.js'
 import { decodeXbzrle, XBZRLE_ENCODING, XBZRLE_HEADER_SIZE } from '../wire/xbzrle.js'
-import { type Coordinator, nameChannels } from './coordinator.js'
+import type { Coordinator } from './coordinator.js'
+import type { RecvChannels } from './recv-channels.js'
 
 const COUNT_EVERY = 1024
 
@@ -31,6 +31,7 @@ export interface RamLoadOptions {
 export class RamLoad {
   readonly #coordinator: Coordinator
   readonly #reader: StreamReader
+  readonly #channels: RecvChannels
   readonly #options: RamLoadOptions
   readonly #word: RamWord = { offset: 0, flags: 0 }
   #blocks: LoadBlock[] | undefined
@@ -40,16 +41,16 @@ export class RamLoad {
   #staging: RamBlock | undefined
   #flush: 'per-section' | 'per-round' | undefined
   #flushSeen = false
-  #barriers = 0
   #normalPages = 0
   #zeroPages = 0
   #xbzrlePages = 0
   #xbzrleBytes = 0
   #counted = 0
 
-  constructor(coordinator: Coordinator, reader: StreamReader, options: RamLoadOptions) {
+  constructor(coordinator: Coordinator, reader: StreamReader, channels: RecvChannels, options: RamLoadOptions) {
     this.#coordinator = coordinator
     this.#reader = reader
+    this.#channels = channels
     this.#options = options
   }
 
@@ -109,10 +110,7 @@ export class RamLoad {
   #setUp(total: number): void {
     if (this.#blocks) throw new MultifdError('ERR_MULTIFD_PROTOCOL', 'a second RAM set-up')
     this.#blocks = this.#options.setUp(total)
-    const message: RecvBlocks = { blocks: this.#blocks.map(({ handle }) => handle) }
-    for (let channel = 0; channel < this.#coordinator.shm.channels; channel++) {
-      this.#coordinator.handOver(channel, message, false)
-    }
+    this.#channels.setBlocks(this.#blocks)
   }
 
   #block(): LoadBlock {
@@ -200,34 +198,15 @@ export class RamLoad {
     this.#xbzrlePages = 0
     this.#xbzrleBytes = 0
     this.#coordinator.checkStopped()
+    this.#channels.look()
   }
 
-  // One mark takes exactly one SYNC of every channel; then all may go on.
   #barrier(): void {
     const { shm } = this.#coordinator
     // A QEMU 8.1.0 writes the mark even without multifd.
     if (shm.channels === 0) return
     this.#count()
-    const barrier = ++this.#barriers
-    const behind = (channel: number): boolean => shm.syncs(channel) < barrier
-    shm.expectSyncs(barrier)
-    this.#coordinator.waitFor(
-      () => {
-        const channel = this.#coordinator.firstShortOf(barrier)
-        if (channel === undefined) return true
-        // Ended first, short then still: it can not have reached it in between.
-        if (this.#coordinator.channelEnded(channel) && behind(channel)) {
-          this.#coordinator.checkStopped()
-          const message = `channel ${channel}: the peer closed it before barrier ${barrier}`
-          throw new MultifdError('ERR_MULTIFD_CLOSED', message, { channel })
-        }
-        return false
-      },
-      () => `${nameChannels(shm.channels, behind)}: no SYNC for barrier ${barrier}, and nothing else came`,
-      () => this.#options.quiet(),
-    )
-    shm.release(barrier)
-    this.#coordinator.log.trace({ barrier }, 'barrier')
+    this.#channels.barrier(() => this.#options.quiet())
   }
 
   /** Blocks of the set-up, once it came. */

@@ -1,5 +1,6 @@
 // Real guests through our peer: QEMU migrates to `multifd receive`, and `multifd send` migrates to QEMU.
 import t from 'tap'
+import { recvThreadsAtOnce } from '../../src/migration/recv-channels.js'
 import { qemuVersions } from '../support/qemu/index.js'
 import { roundTrip, type Scenario, title } from './scenario.js'
 
@@ -22,6 +23,12 @@ for (const version of qemuVersions) {
     const guest = guests[(at + 1) % guests.length]!
     scenarios.push({ ...ends, machine: `pc-q35-${version}`, guest, channels, transport: 'unix', vga: 'std' })
   }
+}
+
+// More channels than a destination of ours has threads at first.
+for (const version of qemuVersions) {
+  const how = { from: version, to: version, machine: `pc-i440fx-${version}`, transport: 'tcp' } as const
+  scenarios.push({ ...how, guest: 'running', channels: recvThreadsAtOnce() + 12 })
 }
 
 // Without a word back, and with a uuid that every channel names and the other QEMU checks.
