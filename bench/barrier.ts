@@ -8,7 +8,6 @@ import { availableParallelism } from 'node:os'
 import { endIdleThreads } from '../src/index.js'
 import { noLogger } from '../src/log.js'
 import { completeParameters, sendMethodOptions } from '../src/migration/parameters.js'
-import { recvThreadsAtOnce } from '../src/migration/recv-channels.js'
 import { MigrationThreads, type ThreadsOptions } from '../src/migration/threads.js'
 import { closeDescriptor, inetAddress, localPort, openListener } from '../src/os/socket.js'
 import { RamBlock } from '../src/ram/block.js'
@@ -81,7 +80,7 @@ function threads(side: 'src' | 'dst', plan: SectionsPlan, channels: number): Mig
     channels,
     pagesPerPacket: pagesPerPacket(PAGE),
     dirtyWords: side === 'src' ? 1 : 0,
-    startAtOnce: side === 'src' ? Math.max(2, availableParallelism()) : recvThreadsAtOnce(),
+    startAtOnce: side === 'src' ? Math.max(2, availableParallelism()) : channels,
     parameters,
     tls: undefined,
     plan,

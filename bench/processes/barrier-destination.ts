@@ -34,7 +34,7 @@ function runSections(coordinator: Coordinator, { clock, listener, block: handle 
     const { main, channels: connections } = acceptor.collect()
     const reader = new StreamReader(coordinator.openMain(main, () => coordinator.checkStopped()))
     decodeStreamHeader(reader)
-    const channels = new RecvChannels(coordinator, connections, pageSize)
+    const channels = new RecvChannels(coordinator, connections, main, pageSize)
     const ram = new RamLoad(coordinator, reader, channels, {
       pageSize,
       setUp(total) {
@@ -49,6 +49,7 @@ function runSections(coordinator: Coordinator, { clock, listener, block: handle 
       noteRelease(clock)
     }
     channels.end(false)
+    channels.dismiss()
   } finally {
     acceptor.close()
   }

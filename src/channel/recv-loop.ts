@@ -33,8 +33,8 @@ export interface RecvContext {
   packet: PacketMemory
   methods: RecvMethods
   pageSize: number
-  /** Whether the first packet's header has been read, to where the first is. */
-  begun?: boolean | undefined
+  /** The first packet's, where that has been read already. */
+  header?: Uint8Array | undefined
   /** Whether somebody else has taken SYNCs of this channel. */
   synced?: boolean | undefined
   /** The blocks of the RAM set-up, or undefined before it came. */
@@ -83,7 +83,7 @@ export class RecvLoop {
   }
 
   run(): void {
-    let haveHeader = this.#context.begun || this.#readHeader()
+    let haveHeader = this.#firstHeader()
     while (haveHeader) {
       if (this.#tracing) haveHeader = this.#takeAny()
       else if (this.#isSync) haveHeader = this.#takeSync()
@@ -168,6 +168,14 @@ export class RecvLoop {
     if (zero.pages > 0) this.#block!.clear(zero)
     this.#pagesSinceSync += normal.pages + zero.pages
     this.#context.counted(this.#packetRange.size + size, normal.pages, zero.pages)
+  }
+
+  #firstHeader(): boolean {
+    const { header } = this.#context
+    if (!header) return this.#readHeader()
+    const { view } = this.#headerMemory
+    new Uint8Array(view.buffer, view.byteOffset, header.length).set(header)
+    return true
   }
 
   #readHeader(): boolean {

@@ -24,17 +24,20 @@ const LOOK_MS = 100
 const REHEARSALS = 4
 
 /** The coordinator's first hand-over: the connection, its initial packet already read. */
-export interface RecvConnection {
+export interface RecvConnection extends Partial<RecvBlocks> {
   connection: Connection
   /** Bytes of a target page, from the main channel's configuration. */
   pageSize: number
-  /** Whether the next packet's header is in the channel's packet memory already. */
-  begun: boolean
+  /** Of the next packet, where that has been read already. */
+  header?: Uint8Array
   /** Whether SYNCs of the channel have been taken already. */
   synced: boolean
 }
 
-/** Its second, before the first barrier is released: the blocks of the RAM set-up. */
+/** Instead of it: the channel's connection was at its end before there was anything to do. */
+export const NOTHING = {} as const
+
+/** Its second, before the first barrier is released, where the first came sooner: the blocks of the RAM set-up. */
 export interface RecvBlocks {
   blocks: LoadBlockHandle[]
 }
@@ -53,7 +56,9 @@ export function runRecv(task: RecvTask): ThreadOutcome {
     }
     const packet = shm.packetMemory(channel)
     rehearse(shm, channel, packet, connect)
-    const { connection, ...first } = waitHandOver<RecvConnection>(shm, task)
+    const given = waitHandOver<RecvConnection | typeof NOTHING>(shm, task)
+    if (!('connection' in given)) return
+    const { connection, blocks: known, ...first } = given
     breakThread(shm, 'destination', connection)
     let blocks: LoadBlock[] | undefined
     const methods = RecvMethods.of(shm, channel, task.compression)
@@ -63,7 +68,7 @@ export function runRecv(task: RecvTask): ThreadOutcome {
       packet,
       ...first,
       blocks() {
-        blocks ??= takeHandOver<RecvBlocks>(task)?.blocks.map((handle) => loadBlockFrom(handle))
+        blocks ??= (known ?? takeHandOver<RecvBlocks>(task)?.blocks)?.map((handle) => loadBlockFrom(handle))
         return blocks
       },
       reachBarrier: () => shm.reachSync(channel),

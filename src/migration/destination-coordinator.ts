@@ -127,13 +127,13 @@ class DestinationRun {
   run(): void {
     const { shm } = this.#coordinator
     try {
-      const connections = this.#accept()
+      const { main, connections } = this.#accept()
       decodeStreamHeader(this.#reader)
       const configuration = decodeConfiguration(this.#reader)
       const pageSize = configuration.pageBits === undefined ? DEFAULT_PAGE_SIZE : 2 ** configuration.pageBits
       checkConfiguration(configuration, this.#plan.uuid, this.#coordinator.parameters)
       this.#dialect = dialectOf(configuration.machineType)
-      const channels = new RecvChannels(this.#coordinator, connections, pageSize)
+      const channels = new RecvChannels(this.#coordinator, connections, main, pageSize)
       this.#channels = channels
       this.#coordinator.tell({ type: 'active' })
       this.#sections(configuration, pageSize)
@@ -155,7 +155,7 @@ class DestinationRun {
     }
   }
 
-  #accept(): Connection[] {
+  #accept(): { main: Connection; connections: Connection[] } {
     const { from, uuid } = this.#plan
     const { shm, parameters, tls } = this.#coordinator
     const { helloTimeoutMs } = parameters
@@ -184,10 +184,10 @@ class DestinationRun {
     if ('fd' in from) shakeHands(this.#main, tls, helloTimeoutMs)
     this.#reader = new StreamReader(this.#main)
     this.#returnPath = new ReturnPathWriter(this.#coordinator, this.#main)
-    return channels
+    return { main, connections: channels }
   }
 
-  // Runs about every 100 ms while the main channel has nothing to say.
+  // Runs every 100 ms or sooner while the main channel has nothing to say.
   #whileWaiting(waitedMs: number): void {
     this.#coordinator.checkStopped()
     this.#acknowledge()
@@ -354,6 +354,7 @@ class DestinationRun {
     this.#returnPath!.succeed()
     this.#coordinator.shm.succeed()
     this.#coordinator.tell({ type: 'done' })
+    this.#channels!.dismiss()
     this.#returnPath!.awaitClose()
   }
 }

@@ -16,7 +16,6 @@ import type { GuestImage } from './memory-target.js'
 import { type Cancellation, Migration } from './migration.js'
 import { checkCompression, checkConnections, completeParameters, type MigrationParameters } from './parameters.js'
 import { ProgramLoad, programDevices } from './program-state.js'
-import { recvThreadsAtOnce } from './recv-channels.js'
 import { PROGRAM_MACHINE_TYPE } from './source.js'
 import type { MigrationStatistics } from './statistics.js'
 import type { MigrationThreads } from './threads.js'
@@ -137,8 +136,8 @@ export class Receiver extends Migration {
       pageSize: 4096,
       totalBytes: 0,
       dirtyWords: 0,
-      // OpenSSL may have something that is no data: only a thread waits for that without harm.
-      startAtOnce: tls ? this.parameters.multifdChannels : recvThreadsAtOnce(),
+      // Any of them may be needed at once, and has time to start until a source comes.
+      startAtOnce: this.parameters.multifdChannels,
       plan,
       channelPlan: { compression: this.parameters.multifdCompression },
       signal,

@@ -1,83 +1,101 @@
-// The destination's channels: which of them have a thread, and the barrier over all of them.
+// The destination's channels: which of them are their threads' already, and the barrier over all of them.
 //
-// A source that has fewer threads than channels sends nothing but SYNCs on the others, and each thread takes time to start
-// and memory to keep. So only the first so many have one from the start; what comes on another one is taken by the
-// coordinator as long as it is SYNCs, and by a thread of its own from its first pages on.
+// A source that has fewer threads than channels sends nothing but SYNCs on the others. A thread that had to be woken for each
+// of these, and for their end, would only be in the way of those that have work. So the first so many channels are their
+// threads' from the start; from the others the coordinator takes the SYNCs, until pages come.
 
 import { availableParallelism } from 'node:os'
-import type { RecvBlocks, RecvConnection } from '../channel/recv.js'
+import { NOTHING, type RecvBlocks, type RecvConnection } from '../channel/recv.js'
 import { truncated } from '../channel/recv-loop.js'
 import { MultifdError } from '../errors.js'
 import type { Channel } from '../io/channel.js'
 import { type Connection, openChannel } from '../io/connection.js'
+import { CALL_MS } from '../io/descriptor-channel.js'
 import { type AddressRange, IoVector } from '../io/iovec.js'
-import { POLL, pollDescriptors, shutdownRead } from '../os/socket.js'
+import { PinnedBuffer } from '../os/memory.js'
+import { limitReceive, POLL, pollDescriptors, shutdownRead } from '../os/socket.js'
 import type { LoadBlock } from '../ram/load-block.js'
-import { CHANNEL, CHANNEL_STATE } from '../shm/layout.js'
-import { type PageKernel, pageKernel } from '../wasm/kernel.js'
-import { MULTIFD_FLAG, packetHeaderSize, pagesPerPacket } from '../wire/multifd-packet.js'
+import {
+  decodePacketFields,
+  MULTIFD_FLAG,
+  PacketHeader,
+  packetHeaderSize,
+  pagesPerPacket,
+} from '../wire/multifd-packet.js'
 import { type Coordinator, LOOK_MS, nameChannels } from './coordinator.js'
 
-// Time between two looks at the channels without a thread, ms, where nobody waits for them.
-const LOOK_AFTER_MS = 50
+// Longest time that pages wait for their thread.
+const LOOK_AFTER_MS = 5
 
-/** Threads that a destination starts with: each channel's may well be needed at once, by a QEMU. */
-export function recvThreadsAtOnce(): number {
+/** Channels that are their threads' from the start: a QEMU sends on all that it has. */
+export function threadsFromStart(): number {
   return Math.max(8, 2 * availableParallelism())
 }
 
-/** One without a thread. */
+/** One that is the coordinator's. */
 interface IdleChannel {
   id: number
   connection: Connection
   channel: Channel
-  /** Where its next packet's header goes: the thread will look for it there. */
-  header: AddressRange & { at: number }
 }
 
 export class RecvChannels {
   readonly #coordinator: Coordinator
   readonly #connections: Connection[]
+  readonly #main: Connection
   readonly #pageSize: number
-  readonly #kernel: PageKernel | undefined
+  readonly #perPacket: number
+  // Of the packet at hand.
+  readonly #bytes: PinnedBuffer
+  readonly #range: AddressRange
+  readonly #header: PacketHeader
   readonly #vector = new IoVector(1)
   #idle: IdleChannel[] = []
+  // Channels whose threads have no connection.
+  readonly #resting = new Set<number>()
+  // Whether pages came on any of these.
+  #spread = false
   #blocks: RecvBlocks | undefined
   #barriers = 0
   #lookedAt = 0
 
   /**
-   * Hands each channel's connection to its thread, where it has one. They stay the coordinator's to close.
+   * Hands the first channels' connections to their threads. All stay the coordinator's to close.
    *
    * @param connections in the order of the channels' numbers, the initial packets read
+   * @param main is waited for so shortly, where that is needed, that its wait hook can {@link look} in time
    * @param pageSize of the target, bytes
    */
-  constructor(coordinator: Coordinator, connections: Connection[], pageSize: number) {
-    const { shm } = coordinator
+  constructor(coordinator: Coordinator, connections: Connection[], main: Connection, pageSize: number) {
     this.#coordinator = coordinator
     this.#connections = connections
+    this.#main = main
     this.#pageSize = pageSize
+    this.#perPacket = pagesPerPacket(pageSize)
+    this.#bytes = new PinnedBuffer(packetHeaderSize(this.#perPacket))
+    this.#range = { address: this.#bytes.address, size: packetHeaderSize(this.#perPacket) }
+    this.#header = new PacketHeader(this.#perPacket)
+    // OpenSSL's connections can be readable and have nothing to read: only a thread of their own may wait for the rest.
+    const atOnce = main.tls ? connections.length : threadsFromStart()
     for (const [id, connection] of connections.entries()) {
-      if (shm.channelWord(id, CHANNEL.state) !== CHANNEL_STATE.absent) this.#handOver(id, connection, false)
+      if (id < atOnce) this.#handOver(id, connection)
       else {
-        const { at, address } = shm.packetMemory(id).headers[0]!
-        const channel = openChannel(connection, id, coordinator.channelWait(id))
-        const header = { at, address, size: packetHeaderSize(pagesPerPacket(pageSize)) }
-        this.#idle.push({ id, connection, channel, header })
+        this.#idle.push({ id, connection, channel: openChannel(connection, id, coordinator.channelWait(id)) })
+        this.#resting.add(id)
       }
     }
-    if (this.#idle.length > 0) this.#kernel = pageKernel(shm.handle.memory)
+    if (this.#idle.length > 0) limitReceive(main.fd, LOOK_AFTER_MS)
   }
 
   /** Gives the threads the blocks of the RAM set-up. */
   setBlocks(blocks: readonly LoadBlock[]): void {
-    const { shm } = this.#coordinator
     this.#blocks = { blocks: blocks.map(({ handle }) => handle) }
-    const idle = new Set(this.#idle.map(({ id }) => id))
-    for (let id = 0; id < shm.channels; id++) if (!idle.has(id)) this.#coordinator.handOver(id, this.#blocks, false)
+    for (const id of this.#connections.keys()) {
+      if (!this.#resting.has(id)) this.#coordinator.handOver(id, this.#blocks, false)
+    }
   }
 
-  /** Looks now and then, without waiting, whether a channel needs a thread. */
+  /** Looks now and then, without waiting, whether pages came on a channel that is not its thread's yet. */
   look(): void {
     if (this.#idle.length === 0 || performance.now() - this.#lookedAt < LOOK_AFTER_MS) return
     this.#takeWhatCame(this.#going, 0)
@@ -111,6 +129,7 @@ export class RecvChannels {
       { quiet, wait: () => this.#wait(this.#going) },
     )
     shm.release(barrier)
+    if (this.#spread) this.#wakeAll()
     this.#coordinator.log.trace({ barrier }, 'barrier')
   }
 
@@ -124,6 +143,12 @@ export class RecvChannels {
     if (shut) for (const { fd } of this.#connections) shutdownRead(fd)
   }
 
+  /** Lets those threads end that had nothing to do. The others end with their channels. */
+  dismiss(): void {
+    for (const id of this.#resting) this.#coordinator.handOver(id, NOTHING, true)
+    this.#resting.clear()
+  }
+
   /** Waits until every channel is at its end. @throws MultifdError ERR_MULTIFD_TIMEOUT when one is not closed */
   drain(): void {
     this.#coordinator.waitFor(
@@ -133,17 +158,17 @@ export class RecvChannels {
     )
   }
 
-  /** Without a thread, and not at a barrier that is not passed yet. */
+  /** The coordinator's, and not at a barrier that is not passed yet. */
   get #going(): IdleChannel[] {
     const { shm } = this.#coordinator
     return this.#idle.filter(({ id }) => shm.syncs(id) <= shm.released)
   }
 
   #hasEnded(id: number): boolean {
-    return this.#coordinator.channelEnded(id) && !this.#idle.some((one) => one.id === id)
+    return this.#resting.has(id) ? !this.#idle.some((one) => one.id === id) : this.#coordinator.channelEnded(id)
   }
 
-  // For those without a thread, if any are to be waited for, or else for the threads. Returns whether anything came.
+  // For these channels, if there are any, or else for the threads. Returns whether anything came.
   #wait(idle: IdleChannel[]): boolean {
     return idle.length > 0 ? this.#takeWhatCame(idle, LOOK_MS) : this.#coordinator.shm.coordinator.wait(LOOK_MS)
   }
@@ -154,41 +179,62 @@ export class RecvChannels {
       timeoutMs,
     )
     for (const [at, one] of idle.entries()) if (ready[at] !== 0) this.#take(one)
+    if (this.#spread) this.#wakeAll()
     return ready.some((events) => events !== 0)
   }
 
   #take(one: IdleChannel): void {
-    const { id, channel, header } = one
+    const { id, channel } = one
+    const { size } = this.#range
     this.#vector.reset()
-    this.#vector.push(header, 0, header.size)
+    this.#vector.push(this.#range, 0, size)
     const got = channel.readFull(this.#vector, 0)
-    if (got > 0 && got < header.size) throw truncated(id, "a packet's header", header.size - got)
+    if (got > 0 && got < size) throw truncated(id, "a packet's header", size - got)
     if (got === 0) this.#idle = this.#idle.filter((other) => other !== one)
-    else if (this.#kernel!.isSync(header.at, pagesPerPacket(this.#pageSize)) !== 0) this.#takeSync(one)
-    else this.#start(one)
+    else if (this.#isSync()) this.#takeSync(id)
+    else {
+      this.#spread = true
+      this.#wake(one, this.#bytes.bytes.slice())
+    }
   }
 
-  #takeSync({ id, header }: IdleChannel): void {
+  #isSync(): boolean {
+    const header = this.#header
+    try {
+      decodePacketFields(this.#bytes.view, 0, this.#perPacket, header)
+    } catch {
+      // Its thread knows what to say.
+      return false
+    }
+    const { flags, normalPages, zeroPages, nextPacketSize } = header
+    return (flags & MULTIFD_FLAG.sync) !== 0 && normalPages + zeroPages + nextPacketSize === 0
+  }
+
+  #takeSync(id: number): void {
     const { shm, log } = this.#coordinator
-    // The thread, whose counters these are, is not there yet.
-    shm.countPackets(id, header.size, 1, 0, 0)
+    // The thread, whose counters these are, has nothing to count yet.
+    shm.countPackets(id, this.#range.size, 1, 0, 0)
     const barrier = shm.reachSync(id)
-    if (log.tracing) log.trace({ flags: MULTIFD_FLAG.sync, channel: id, barrier }, 'SYNC')
+    const { packetNum, flags } = this.#header
+    if (log.tracing) log.trace({ packet: packetNum, flags, channel: id, barrier }, 'SYNC')
   }
 
-  #start(one: IdleChannel): void {
+  // Whoever sends pages on one of these sends on all of them soon.
+  #wakeAll(): void {
+    for (const one of this.#going) this.#wake(one)
+  }
+
+  #wake(one: IdleChannel, header?: Uint8Array): void {
     const { id, connection } = one
     this.#idle = this.#idle.filter((other) => other !== one)
-    this.#coordinator.shm.setChannelWord(id, CHANNEL.state, CHANNEL_STATE.starting)
-    // Before it starts: a thread that has nothing yet rehearses, where the header is.
-    this.#handOver(id, connection, true)
-    if (this.#blocks) this.#coordinator.handOver(id, this.#blocks, false)
-    this.#coordinator.tell({ type: 'start-channel', channel: id })
+    this.#resting.delete(id)
+    this.#handOver(id, connection, { ...(header && { header }), ...this.#blocks })
+    if (this.#idle.length === 0) limitReceive(this.#main.fd, CALL_MS)
   }
 
-  #handOver(id: number, connection: Connection, begun: boolean): void {
-    const { shm } = this.#coordinator
-    const message: RecvConnection = { connection, pageSize: this.#pageSize, begun, synced: shm.syncs(id) > 0 }
+  #handOver(id: number, connection: Connection, begun: Pick<RecvConnection, 'header' | 'blocks'> = {}): void {
+    const synced = this.#coordinator.shm.syncs(id) > 0
+    const message: RecvConnection = { connection, pageSize: this.#pageSize, synced, ...begun }
     this.#coordinator.handOver(id, message, true)
   }
 }

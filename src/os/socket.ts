@@ -198,10 +198,15 @@ export function isTcpSocket(fd: number): boolean {
 /** Puts a connected socket into the form channels use: blocking, no call longer than `callMs`, no delay, kept alive. */
 export function prepareStream(fd: number, callMs: number): void {
   setNonBlocking(fd, false)
-  libc().setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, timeval(callMs), 16)
+  limitReceive(fd, callMs)
   libc().setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, timeval(callMs), 16)
   libc().setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, int(1), 4)
   libc().setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, int(1), 4) // no effect on unix sockets, and no harm
+}
+
+/** Bounds the time of calls that wait for something to come. */
+export function limitReceive(fd: number, callMs: number): void {
+  libc().setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, timeval(callMs), 16)
 }
 
 /**

@@ -1,6 +1,6 @@
 // Real guests through our peer: QEMU migrates to `multifd receive`, and `multifd send` migrates to QEMU.
 import t from 'tap'
-import { recvThreadsAtOnce } from '../../src/migration/recv-channels.js'
+import { threadsFromStart } from '../../src/migration/recv-channels.js'
 import { qemuVersions } from '../support/qemu/index.js'
 import { roundTrip, type Scenario, title } from './scenario.js'
 
@@ -28,7 +28,7 @@ for (const version of qemuVersions) {
 // More channels than a destination of ours has threads at first.
 for (const version of qemuVersions) {
   const how = { from: version, to: version, machine: `pc-i440fx-${version}`, transport: 'tcp' } as const
-  scenarios.push({ ...how, guest: 'running', channels: recvThreadsAtOnce() + 12 })
+  scenarios.push({ ...how, guest: 'running', channels: threadsFromStart() + 12 })
 }
 
 // Without a word back, and with a uuid that every channel names and the other QEMU checks.
