@@ -93,7 +93,8 @@ function makeLoop(
 ): RecvLoop {
   return new RecvLoop({
     ...context,
-    ending: () => shm.ending,
+    // A rehearsal may still play when the stream of a channel without pages has ended.
+    ending: () => counts === 1 && shm.ending,
     counted(bytes, normalPages, zeroPages) {
       shm.countPackets(channel, counts * bytes, counts, counts * normalPages, counts * zeroPages)
     },
