@@ -91,8 +91,9 @@ export class Namespace {
   }
 
   async remove(): Promise<void> {
-    this.#delete()
+    // It would read from interfaces that are gone.
     await this.#link?.[Symbol.asyncDispose]()
+    this.#delete()
   }
 
   async #join(): Promise<void> {
