@@ -1,5 +1,6 @@
 // Files by descriptor and memory by address: what Node's file system module does not have.
 
+import { fstatSync, statSync } from 'node:fs'
 import { constants } from 'node:os'
 import { MultifdError } from '../errors.js'
 import { ERRNO, errno, errnoName, libc } from './libc.js'
@@ -92,6 +93,27 @@ export function withFile<T>(path: string, action: () => T): T {
     const why = code === 'ENOSPC' ? 'the disk is full (ENOSPC)' : code
     throw new MultifdError('ERR_MULTIFD_FILE', `${path}: ${why}`, { errnoName: code, syscall, cause })
   }
+}
+
+/** What a file is, whatever its names. */
+export interface Inode {
+  dev: bigint
+  ino: bigint
+}
+
+/** Of the file at a path, or of an open descriptor's. Undefined where there is none. @throws MultifdError ERR_MULTIFD_FILE */
+export function inodeOf(file: string | number): Inode | undefined {
+  const found = withFile(String(file), () =>
+    typeof file === 'number'
+      ? fstatSync(file, { bigint: true })
+      : statSync(file, { bigint: true, throwIfNoEntry: false }),
+  )
+  return found && { dev: found.dev, ino: found.ino }
+}
+
+/** Whether both are there, and one file. */
+export function isSameFile(one: Inode | undefined, other: Inode | undefined): boolean {
+  return one !== undefined && one.ino === other?.ino && one.dev === other.dev
 }
 
 function fileError(path: string, syscall: string): MultifdError {

@@ -127,3 +127,13 @@ t.test('a snapshot behind a header of somebody else', async (t) => {
   t.ok(equal(here, there))
   t.throws(() => new SnapshotReceiver(path, { offset: -1 }), { code: 'ERR_MULTIFD_ARGUMENT', message: /offset is -1/ })
 })
+
+t.test("a program's mapped memory is never the file that its stream goes into", async (t) => {
+  const path = join(t.testdir(), 'memory')
+  const ram = [RamBlock.mapFile({ idstr: 'heap', size: SIZE, path })]
+  ram[0]!.bytes().fill(7)
+  await using source = new MigrationSource({ ram, parameters })
+  await t.rejects(source.migrate(`file:${path}`), { code: 'ERR_MULTIFD_ARGUMENT' })
+  t.ok(readFileSync(path).equals(Buffer.alloc(SIZE, 7)))
+  ram[0]!.close()
+})
