@@ -11,9 +11,12 @@ import { receiveCommand } from './receive.js'
 import { EXIT, errorObject, failure, printJson } from './report.js'
 import { sendCommand } from './send.js'
 import { serveCommand } from './serve.js'
+import { watchStreams } from './streams.js'
 import { topCommand } from './top.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'))
+
+watchStreams(failure)
 
 // Its settings hold for the commands that are added after them.
 const program = new Command('multifd')

@@ -12,16 +12,22 @@ import type { MigrationStatistics } from '../migration/statistics.js'
 import { bytes, duration, kebabKeys, printable, rate } from './format.js'
 import type { HostPort, LogOptions } from './options.js'
 import { Progress } from './progress.js'
+import { outputLost, outputStatus } from './streams.js'
 
 export const EXIT = { completed: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
 /** A logger to standard error: pretty on a terminal, JSON lines otherwise. */
 export function makeLogger({ verbose, logLevel }: LogOptions): Logger {
+  const destination = pino.destination({ dest: 2, sync: true })
   const stream: DestinationStream = process.stderr.isTTY
-    ? pretty({ destination: 2, sync: true, ignore: 'pid,hostname' })
-    : pino.destination({ dest: 2, sync: true })
+    ? pretty({ destination, sync: true, ignore: 'pid,hostname' })
+    : destination
   const level = logLevel ?? (verbose ? 'debug' : 'warn')
   const logger = pino({ level }, stream)
+  // It would keep what it can not write.
+  destination.on('error', () => {
+    logger.level = 'silent'
+  })
   // The command itself ends with the reason of a failure: it need not stand there twice.
   return logger.isLevelEnabled('info') ? logger : Object.assign(logger, { error: () => {} })
 }
@@ -51,8 +57,10 @@ export function errorObject({ code, message }: { code: ErrorCode; message: strin
   return { code, message: `${message}${inWords(message)}` }
 }
 
-/** Says why a command failed, in one line, and gives its exit status. */
+/** Says why a command failed, in one line, and gives its exit status. Why output was lost has been said. */
 export function failure(error: MultifdError, interrupted = false): number {
+  const lost = outputStatus()
+  if (interrupted && lost !== undefined) return lost
   if (interrupted) {
     say('multifd: interrupted')
     return EXIT.interrupted
@@ -69,7 +77,7 @@ function inWords(message: string): string {
 }
 
 /**
- * Turns Ctrl-C into an abort. The second one is for those who do not want to wait: the process exits at once.
+ * Turns Ctrl-C into an abort, and the loss of standard output too. The second one is for those who do not want to wait: the process exits at once.
  *
  * @param atOnce runs before such an exit, synchronously
  */
@@ -82,11 +90,14 @@ export function onInterrupt(atOnce?: () => void): { signal: AbortSignal; [Symbol
     }
     abort.abort()
   }
+  const end = (): void => abort.abort()
+  outputLost.addEventListener('abort', end)
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   for (const name of signals) process.on(name, interrupt)
   return {
     signal: abort.signal,
     [Symbol.dispose]() {
+      outputLost.removeEventListener('abort', end)
       for (const name of signals) process.off(name, interrupt)
     },
   }

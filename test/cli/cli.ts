@@ -11,7 +11,8 @@ import { loadCapture } from '../support/captures.js'
 import { plainEnvironment } from '../support/environment.js'
 import { onProcessEnd } from '../support/qemu/index.js'
 
-const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
+/** The command itself. */
+export const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 const patienceMs = 60_000
 
 export interface Ended {
