@@ -1,7 +1,9 @@
 // multifd top and multifd dirty-rate, at ours and at a QEMU; top on a terminal.
 
 import { spawn, spawnSync } from 'node:child_process'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
@@ -130,6 +132,33 @@ t.test('dirty-rate: refusals are told', async (t) => {
     stdout: '0 B/s (page-sampling, 512 pages a GiB, 100 ms)\n',
     stderr: 'measuring for 100 ms\n',
   })
+})
+
+t.test('dirty-rate: unknown is no rate', async (t) => {
+  const path = join(temporaryFolder(t), 'socket')
+  const info = { 'start-time': 1, 'calc-time': 1, 'sample-pages': 512, mode: 'page-sampling' }
+  // As a QEMU without memory answers.
+  const answers: Record<string, object> = {
+    'query-dirty-rate': { ...info, status: 'measured', 'dirty-rate': -1 },
+  }
+  const server = createServer((socket) => {
+    socket.write(
+      '{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}\n',
+    )
+    createInterface(socket).on('line', (line) => {
+      const { execute, id } = JSON.parse(line)
+      socket.write(`${JSON.stringify({ return: answers[execute] ?? {}, id })}\n`)
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(path, resolve))
+  t.teardown(() => server.close())
+  for (const json of [[], ['--json']]) {
+    const { code, stdout, stderr } = await run('dirty-rate', path, ...json)
+    t.equal(code, 1)
+    t.match(stderr, /the dirty rate is unknown there \(-1\): no memory could be measured \(ERR_MULTIFD_REMOTE\)\n$/)
+    if (json.length > 0) t.match(JSON.parse(stdout), { error: { code: 'ERR_MULTIFD_REMOTE' } })
+    else t.equal(stdout, '')
+  }
 })
 
 /** By the command. */
