@@ -27,6 +27,7 @@ const program = new Command('multifd')
   .helpOption('-h, --help', 'print the options')
   .helpCommand('help [command]', "print a command's options")
   .exitOverride()
+  .hook('preAction', (_, command) => refuseEmpty(command))
   .addHelpText('after', '\nmultifd COMMAND --help has the options of a command, with their defaults and examples.')
 
 receiveCommand(program)
@@ -52,6 +53,15 @@ function statusOf(error: unknown): number {
     printJson({ status: 'failed', error: errorObject({ code: 'ERR_MULTIFD_ARGUMENT', message }) })
   }
   return EXIT.usage
+}
+
+// No path, address or name is empty: where one is, a script's variable is not set.
+function refuseEmpty(command: Command): void {
+  const { args, options } = command
+  const option = options.find((option) => [command.getOptionValue(option.attributeName())].flat().includes(''))
+  if (option) command.error(`error: option '${option.flags}' is empty`)
+  if (args.includes(''))
+    command.error(`error: argument '${command.registeredArguments[args.indexOf('')]?.name()}' is empty`)
 }
 
 /** Commander's words in one line. */

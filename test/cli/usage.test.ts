@@ -69,6 +69,18 @@ const wrong: { name: string; args: string[]; says: RegExp }[] = [
     args: ['send', 'x', 'tcp::1', '--compression', 'zlib', '--compression-level', '10'],
     says: /'multifdZlibLevel' is 10/,
   },
+  {
+    name: 'an output of no name',
+    args: ['receive', 'tcp::0', '-o', ''],
+    says: /option '-o, --output <file>' is empty/,
+  },
+  { name: 'a file of no name', args: ['send', '', 'tcp::1'], says: /argument 'file' is empty/ },
+  { name: 'QMP nowhere', args: ['demo', '--qmp', ''], says: /option '--qmp <uri>' is empty/ },
+  {
+    name: 'no name in a list',
+    args: ['receive', 'tcp::0', '-o', 'x', '--tls-authz', 'a', '--tls-authz', ''],
+    says: /is empty/,
+  },
   { name: 'too large a demo', args: ['demo', '--size', '5G'], says: /from 1M to 4G/ },
   { name: 'too small a demo', args: ['demo', '--size', '1000'], says: /from 1M to 4G/ },
 ]
