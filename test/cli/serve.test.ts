@@ -140,6 +140,11 @@ t.test('what is served has to be said once', async (t) => {
     }),
   )
   const homeless = await run('serve', '--qmp', 'unix:/nowhere/qmp', '--ram', 'heap=1M')
+  const under = await run('serve', '--qmp', 'unix:/etc/passwd/qmp', '--ram', 'heap=1M')
+  t.match(under, {
+    code: 1,
+    stderr: 'multifd: can not listen on /etc/passwd/qmp: ENOTDIR, not a directory (ERR_MULTIFD_LISTEN)\n',
+  })
   const stderr = 'multifd: unix:/nowhere/qmp: ENOENT, no such file or directory (ERR_MULTIFD_LISTEN)\n'
   t.match(homeless, { code: 1, stderr })
 })
