@@ -4,7 +4,6 @@ import { fstatSync, statSync } from 'node:fs'
 import { constants } from 'node:os'
 import { MultifdError } from '../errors.js'
 import { ERRNO, errno, errnoName, libc } from './libc.js'
-import { NO_ROOM } from './memory.js'
 
 const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
@@ -26,8 +25,8 @@ export function punchHole(fd: number, offset: number, length: number): boolean {
  *
  * @throws MultifdError ERR_MULTIFD_FILE
  */
-export function writeAt(fd: number, address: number, length: number, position: number): void {
-  move('pwrite', fd, address, length, position)
+export function writeAt(fd: number, address: number, length: number, position: number, path: string): void {
+  move('pwrite', fd, address, length, position, path)
 }
 
 /**
@@ -35,22 +34,27 @@ export function writeAt(fd: number, address: number, length: number, position: n
  *
  * @throws MultifdError ERR_MULTIFD_FILE, also where the file ends too early
  */
-export function readAt(fd: number, address: number, length: number, position: number): void {
-  move('pread', fd, address, length, position)
+export function readAt(fd: number, address: number, length: number, position: number, path: string): void {
+  move('pread', fd, address, length, position, path)
 }
 
-function move(syscall: 'pread' | 'pwrite', fd: number, address: number, length: number, position: number): void {
+function move(
+  syscall: 'pread' | 'pwrite',
+  fd: number,
+  address: number,
+  length: number,
+  position: number,
+  path: string,
+): void {
   for (let done = 0; done < length; ) {
     const moved = libc()[syscall](fd, address + done, length - done, position + done)
     if (moved > 0) {
       done += moved
       continue
     }
-    const number = moved === 0 ? 0 : errno()
-    if (number === ERRNO.intr) continue
-    const name = number === 0 ? 'the file ends too early' : errnoName(number)
-    const message = number === ERRNO.noSpace ? `${NO_ROOM} (${name})` : `${syscall} of a file failed: ${name}`
-    throw new MultifdError('ERR_MULTIFD_FILE', message, { errno: number, errnoName: name, syscall })
+    if (moved === 0) throw new MultifdError('ERR_MULTIFD_FILE', `${path}: the file ends too early`, { syscall })
+    const number = errno()
+    if (number !== ERRNO.intr) throw fileError(path, syscall, number)
   }
 }
 
@@ -116,8 +120,8 @@ export function isSameFile(one: Inode | undefined, other: Inode | undefined): bo
   return one !== undefined && one.ino === other?.ino && one.dev === other.dev
 }
 
-function fileError(path: string, syscall: string): MultifdError {
-  const number = errno()
+/** What a system call on a file failed with. */
+export function fileError(path: string, syscall: string, number = errno()): MultifdError {
   const name = errnoName(number)
   return new MultifdError('ERR_MULTIFD_FILE', `${path}: ${FULL.has(number) ? `the disk is full (${name})` : name}`, {
     errno: number,

@@ -160,7 +160,7 @@ export class SnapshotTarget implements LoadTarget {
       throw new MultifdError('ERR_MULTIFD_BLOCK', message)
     }
     try {
-      return FileLoadBlock.of({ idstr, size, pageSize, fd: this.#fd!, offset })
+      return FileLoadBlock.of({ idstr, size, pageSize, fd: this.#fd!, offset, path: this.#partial })
     } catch (cause) {
       if (!(cause instanceof RangeError)) throw cause
       const message = `block '${idstr}' has ${size} bytes: there is no memory for the bitmaps of its pages`
