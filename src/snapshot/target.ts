@@ -76,6 +76,18 @@ export function checkPlace(path: string): Stats | undefined {
   throw new MultifdError('ERR_MULTIFD_FILE', `${path}: it is there already, and no regular file`)
 }
 
+/** The same, by making the file and removing it. @throws MultifdError ERR_MULTIFD_FILE */
+export function tryPlace(path: string): void {
+  checkPlace(path)
+  const partial = partialPath(path)
+  const fd = openPartial(partial)
+  try {
+    withFile(partial, () => rmSync(partial))
+  } finally {
+    closeSync(fd)
+  }
+}
+
 export class SnapshotTarget implements LoadTarget {
   readonly keepsDeviceState = true
   readonly #path: string
