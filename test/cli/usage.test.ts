@@ -54,6 +54,11 @@ const wrong: { name: string; args: string[]; says: RegExp }[] = [
     args: ['send', 'x', 'tcp::1', '--no-multifd', '--xbzrle', '--xbzrle-cache-size', '5000'],
     says: /'xbzrleCacheSize' is 5000: it must be a power of two/,
   },
+  ...['receive', 'send'].map((command) => ({
+    name: `channels of one connection, ${command},`,
+    args: [command, ...(command === 'send' ? ['x', 'tcp::1'] : ['tcp::0', '-o', 'x']), '--no-multifd', '-c', '2'],
+    says: /--channels is of no use with --no-multifd/,
+  })),
   {
     name: 'a cache for nothing',
     args: ['send', 'x', 'tcp::1', '--no-multifd', '--xbzrle-cache-size', '1M'],
