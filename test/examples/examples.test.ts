@@ -56,3 +56,13 @@ for (const version of qemuVersions) {
     t.match(stdout, /^revived in \d+ ms: the second machine is running$/m)
   })
 }
+
+t.test('what can not work is one line, and no stack trace', async (t) => {
+  for (const [name, args, code, stderr] of [
+    ['save-and-revive', ['/nonexistent'], 1, /^spawn \/nonexistent ENOENT\n$/],
+    ['store/client', ['1'], 1, /^connect ECONNREFUSED \S+\n$/],
+    ['store/main', ['--bogus'], 2, /^Unknown option '--bogus'[^\n]*\nUsage: main\.js [^\n]+\n$/],
+  ] as const) {
+    await t.rejects(run(name, ...args), { code, stderr }, name)
+  }
+})
