@@ -25,7 +25,7 @@ const program = new Command('multifd')
   .configureHelp({ helpWidth: Math.max(80, Math.min(120, process.stdout.columns ?? 120)) })
   .configureOutput({ outputError: (text, write) => write(`multifd: ${reason(text)}\n`) })
   .helpOption('-h, --help', 'print the options')
-  .helpCommand('help [command]', "print a command's options")
+  .helpCommand(false)
   .exitOverride()
   .hook('preAction', (_, command) => refuseEmpty(command))
   .addHelpText('after', '\nmultifd COMMAND --help has the options of a command, with their defaults and examples.')
@@ -37,11 +37,25 @@ inspectCommand(program)
 topCommand(program)
 dirtyRateCommand(program)
 demoCommand(program)
+helpCommand()
 
 try {
   await program.parseAsync()
 } catch (error) {
   process.exitCode = statusOf(error)
+}
+
+// Commander's own has no word for a command that there is not.
+function helpCommand(): void {
+  program
+    .command('help')
+    .description("print a command's options")
+    .argument('[command]')
+    .action((name?: string) => {
+      const asked = name === undefined ? program : program.commands.find((command) => command.name() === name)
+      if (asked) asked.help()
+      else program.error(`error: unknown command '${name}'`)
+    })
 }
 
 function statusOf(error: unknown): number {

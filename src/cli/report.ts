@@ -57,16 +57,19 @@ export function errorObject({ code, message }: { code: ErrorCode; message: strin
   return { code, message: `${message}${inWords(message)}` }
 }
 
-/** Says why a command failed, in one line, and gives its exit status. Why output was lost has been said. */
+/** Says why a command failed, in one line, and gives its exit status. */
 export function failure(error: MultifdError, interrupted = false): number {
-  const lost = outputStatus()
-  if (interrupted && lost !== undefined) return lost
-  if (interrupted) {
-    say('multifd: interrupted')
-    return EXIT.interrupted
-  }
+  if (interrupted) return interruption()
   say(`multifd: ${printable(error.message)}${inWords(error.message)} (${error.code})`)
   return error.code === 'ERR_MULTIFD_ARGUMENT' ? EXIT.usage : EXIT.failed
+}
+
+/** Says that a command was interrupted, and gives its exit status. Why output was lost has been said. */
+export function interruption(): number {
+  const lost = outputStatus()
+  if (lost !== undefined) return lost
+  say('multifd: interrupted')
+  return EXIT.interrupted
 }
 
 /** A message that ends with the system's symbol of an error is followed by its meaning. */
@@ -163,6 +166,7 @@ export async function conduct(options: { json?: true; metrics?: HostPort }, prep
 
 function summary({ totalTime, setupTime = 0, ram }: MigrationStatistics): string {
   const active = Math.max(1, totalTime - setupTime)
-  const pages = `${bytes(ram.normalBytes)} of data, ${bytes(ram.duplicate * ram.pageSize)} zero`
+  // Of zero pages the number alone: what all passes had of them together is more than the guest's memory.
+  const pages = `${bytes(ram.normalBytes)} of data, ${ram.duplicate} zero pages (all passes)`
   return `${pages}, in ${duration(active)} at ${rate((ram.transferred * 1000) / active)}`
 }

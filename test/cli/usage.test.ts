@@ -148,6 +148,10 @@ t.test('help is help, and no failure', async (t) => {
   t.match(stdout, /^\d+\.\d+\.\d+\n$/)
 })
 
+t.test('help of an unknown command is wrong usage', async (t) => {
+  t.match(await run('help', 'send2'), { code: 2, stdout: '', stderr: "multifd: unknown command 'send2'\n" })
+})
+
 t.test('without a command the help goes to standard error', async (t) => {
   const { code, stdout, stderr } = await run()
   t.equal(code, 2)
