@@ -114,6 +114,9 @@ try {
   const { totalTime } = await sender.send(`unix:${join(folder, 'revive.sock')}`)
   while ((await second.status()) === 'inmigrate') await sleep(10)
   console.log(`revived in ${Math.round(totalTime)} ms: the second machine is ${await second.status()}`)
+} catch (error) {
+  console.error((error as Error).message)
+  process.exitCode = 1
 } finally {
   for (const machine of machines) await machine.quit()
   rmSync(folder, { recursive: true, force: true })

@@ -269,8 +269,10 @@ async function main(): Promise<void> {
       seconds: { type: 'string', default: '10' },
     },
   })
+  const port = Number(positionals[0] ?? 6379)
+  await ask(port, 'PING')
   const load = new Load({
-    port: Number(positionals[0] ?? 6379),
+    port,
     clients: Number(values.clients),
     pipeline: Number(values.pipeline),
     keys: Number(values.keys),
@@ -286,4 +288,9 @@ async function main(): Promise<void> {
   process.exitCode = wrongCount === 0 ? 0 : 1
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) await main()
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  await main().catch((error: Error) => {
+    console.error(error.message)
+    process.exitCode = 1
+  })
+}

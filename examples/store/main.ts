@@ -7,22 +7,16 @@
 // This process has the port and no data: it hands every connection to the process that serves the store. While the store
 // moves from one to the other, new connections wait here, for some milliseconds. See docs/store.md.
 
+import { rmSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { parseArgs } from 'node:util'
 import type { Move, Settings } from './messages.js'
 import { StoreProcess } from './store-process.js'
 
-const { values } = parseArgs({
-  options: {
-    port: { type: 'string', default: '6379' },
-    size: { type: 'string', default: '256' },
-    channels: { type: 'string', default: '4' },
-    'downtime-limit': { type: 'string', default: '20' },
-    'max-bandwidth': { type: 'string', default: '0' },
-    qmp: { type: 'string' },
-    json: { type: 'boolean', default: false },
-  },
-})
+const USAGE =
+  'main.js [--port N] [--size MIB] [--channels N] [--downtime-limit MS] [--max-bandwidth BYTES] [--qmp PATH] [--json]'
+
+const values = readOptions()
 
 const settings: Settings = {
   size: Number(values.size) * 2 ** 20,
@@ -30,6 +24,29 @@ const settings: Settings = {
   downtimeLimit: Number(values['downtime-limit']),
   maxBandwidth: Number(values['max-bandwidth']),
   ...(values.qmp !== undefined && { qmp: values.qmp }),
+}
+
+function readOptions() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        port: { type: 'string', default: '6379' },
+        size: { type: 'string', default: '256' },
+        channels: { type: 'string', default: '4' },
+        'downtime-limit': { type: 'string', default: '20' },
+        'max-bandwidth': { type: 'string', default: '0' },
+        qmp: { type: 'string' },
+        json: { type: 'boolean', default: false },
+        help: { type: 'boolean', default: false },
+      },
+    })
+    if (!values.help) return values
+    console.log(`Usage: ${USAGE}`)
+    process.exit(0)
+  } catch (error) {
+    console.error(`${(error as Error).message}\nUsage: ${USAGE}`)
+    process.exit(2)
+  }
 }
 
 function tell(event: Record<string, unknown>, text: string): void {
@@ -123,8 +140,23 @@ class Supervisor {
 // With --json a program has started it, and holds its standard input.
 if (values.json) process.stdin.on('end', () => process.exit()).resume()
 
+for (const [signal, status] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const) {
+  process.once(signal, () => {
+    // Of the process that serves the store, which ends with this one.
+    if (values.qmp !== undefined) rmSync(values.qmp, { force: true })
+    process.exit(status)
+  })
+}
+
 const supervisor = new Supervisor()
 const listener = createServer({ pauseOnConnect: true }, (socket) => supervisor.connect(socket))
+listener.on('error', ({ message }) => {
+  console.error(message)
+  process.exit(1)
+})
 listener.listen(Number(values.port), '127.0.0.1', async () => {
   const { port } = listener.address() as { port: number }
   await supervisor.serve()

@@ -87,6 +87,7 @@ async function measure(uri: string, options: Options, signal: AbortSignal): Prom
     for (;;) {
       const info = await client.command<DirtyRateInfo>('query-dirty-rate', unit)
       if (info.status === 'measured') {
+        checkKnown(info)
         bar?.update(calcTime, { text: 'done' })
         return info
       }
@@ -103,6 +104,12 @@ async function measure(uri: string, options: Options, signal: AbortSignal): Prom
   } finally {
     bar?.stop()
   }
+}
+
+// A QEMU without memory that it measures tells -1.
+function checkKnown({ 'dirty-rate': rate = 0 }: DirtyRateInfo): void {
+  if (rate >= 0) return
+  throw new MultifdError('ERR_MULTIFD_REMOTE', `the dirty rate is unknown there (${rate}): no memory could be measured`)
 }
 
 function describe(info: DirtyRateInfo): string {

@@ -35,6 +35,11 @@ export function printable(text: string): string {
   return text.replace(/\p{C}/gu, (character) => `\\u{${character.codePointAt(0)!.toString(16)}}`)
 }
 
+/** As much of a line as a terminal shows without going on in the next row. */
+export function cut(text: string, columns = 80): string {
+  return text.slice(0, columns - 1)
+}
+
 /** Rows in aligned columns; `align` has `l` or `r` for each column. */
 export function table(rows: readonly (readonly string[])[], align: string): string {
   const widths = [...align].map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)))

@@ -103,6 +103,10 @@ export function withCommonOptions(command: Command, uuid: string): Command {
     )
     .option('--json', 'print one JSON object at the end on standard output, and nothing else there')
     .addOption(metricsOption())
+    .hook('preAction', () => {
+      if (command.getOptionValue('multifd') || command.getOptionValueSource('channels') !== 'cli') return
+      command.error('error: --channels is of no use with --no-multifd: everything goes on one connection')
+    })
   return withLogOptions(command)
 }
 

@@ -12,16 +12,22 @@ import type { MigrationStatistics } from '../migration/statistics.js'
 import { bytes, duration, kebabKeys, printable, rate } from './format.js'
 import type { HostPort, LogOptions } from './options.js'
 import { Progress } from './progress.js'
+import { outputLost, outputStatus } from './streams.js'
 
 export const EXIT = { completed: 0, failed: 1, usage: 2, interrupted: 130 } as const
 
 /** A logger to standard error: pretty on a terminal, JSON lines otherwise. */
 export function makeLogger({ verbose, logLevel }: LogOptions): Logger {
+  const destination = pino.destination({ dest: 2, sync: true })
   const stream: DestinationStream = process.stderr.isTTY
-    ? pretty({ destination: 2, sync: true, ignore: 'pid,hostname' })
-    : pino.destination({ dest: 2, sync: true })
+    ? pretty({ destination, sync: true, ignore: 'pid,hostname' })
+    : destination
   const level = logLevel ?? (verbose ? 'debug' : 'warn')
   const logger = pino({ level }, stream)
+  // It would keep what it can not write.
+  destination.on('error', () => {
+    logger.level = 'silent'
+  })
   // The command itself ends with the reason of a failure: it need not stand there twice.
   return logger.isLevelEnabled('info') ? logger : Object.assign(logger, { error: () => {} })
 }
@@ -53,12 +59,17 @@ export function errorObject({ code, message }: { code: ErrorCode; message: strin
 
 /** Says why a command failed, in one line, and gives its exit status. */
 export function failure(error: MultifdError, interrupted = false): number {
-  if (interrupted) {
-    say('multifd: interrupted')
-    return EXIT.interrupted
-  }
+  if (interrupted) return interruption()
   say(`multifd: ${printable(error.message)}${inWords(error.message)} (${error.code})`)
   return error.code === 'ERR_MULTIFD_ARGUMENT' ? EXIT.usage : EXIT.failed
+}
+
+/** Says that a command was interrupted, and gives its exit status. Why output was lost has been said. */
+export function interruption(): number {
+  const lost = outputStatus()
+  if (lost !== undefined) return lost
+  say('multifd: interrupted')
+  return EXIT.interrupted
 }
 
 /** A message that ends with the system's symbol of an error is followed by its meaning. */
@@ -69,7 +80,7 @@ function inWords(message: string): string {
 }
 
 /**
- * Turns Ctrl-C into an abort. The second one is for those who do not want to wait: the process exits at once.
+ * Turns Ctrl-C into an abort, and the loss of standard output too. The second one is for those who do not want to wait: the process exits at once.
  *
  * @param atOnce runs before such an exit, synchronously
  */
@@ -82,11 +93,14 @@ export function onInterrupt(atOnce?: () => void): { signal: AbortSignal; [Symbol
     }
     abort.abort()
   }
+  const end = (): void => abort.abort()
+  outputLost.addEventListener('abort', end)
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
   for (const name of signals) process.on(name, interrupt)
   return {
     signal: abort.signal,
     [Symbol.dispose]() {
+      outputLost.removeEventListener('abort', end)
       for (const name of signals) process.off(name, interrupt)
     },
   }
@@ -152,6 +166,7 @@ export async function conduct(options: { json?: true; metrics?: HostPort }, prep
 
 function summary({ totalTime, setupTime = 0, ram }: MigrationStatistics): string {
   const active = Math.max(1, totalTime - setupTime)
-  const pages = `${bytes(ram.normalBytes)} of data, ${bytes(ram.duplicate * ram.pageSize)} zero`
+  // Of zero pages the number alone: what all passes had of them together is more than the guest's memory.
+  const pages = `${bytes(ram.normalBytes)} of data, ${ram.duplicate} zero pages (all passes)`
   return `${pages}, in ${duration(active)} at ${rate((ram.transferred * 1000) / active)}`
 }

@@ -15,7 +15,7 @@ import { RamBlock } from '../ram/block.js'
 import { SnapshotReceiver } from '../snapshot/receive.js'
 import { SnapshotSender } from '../snapshot/send.js'
 import { byteCount, collect, type HostPort, type LogOptions, metricsOption, withLogOptions } from './options.js'
-import { EXIT, makeLogger, onInterrupt, say, serveMetrics } from './report.js'
+import { interruption, makeLogger, onInterrupt, say, serveMetrics } from './report.js'
 import { collectObject, tryObjects } from './tls.js'
 
 interface Options extends LogOptions {
@@ -98,7 +98,7 @@ async function serve(options: Options): Promise<void> {
     await server.close()
     await served.close()
   }
-  if (interrupt.signal.aborted) process.exitCode = EXIT.interrupted
+  if (interrupt.signal.aborted) process.exitCode = interruption()
 }
 
 function serveWhat({ snapshot, ram, incoming }: Options, logger: Logger): Served {

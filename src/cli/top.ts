@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Command, Option } from 'commander'
 import { MultifdError } from '../errors.js'
 import { QmpClient } from '../qmp/client.js'
+import { cut } from './format.js'
 import { seconds } from './options.js'
 import { errorObject, failure, onInterrupt, printJson, say } from './report.js'
 import { line, screen } from './top/view.js'
@@ -128,8 +129,8 @@ class Screen implements Display {
 
   show(look: Look): void {
     this.#last = screen(this.#where, look)
-    const { columns = 80, rows = 24 } = process.stdout
-    const lines = this.#last.slice(0, rows - 1).map((text) => `${text.slice(0, columns - 1)}${REST_OF_LINE}\n`)
+    const { columns, rows = 24 } = process.stdout
+    const lines = this.#last.slice(0, rows - 1).map((text) => `${cut(text, columns)}${REST_OF_LINE}\n`)
     process.stdout.write(`${HOME}${lines.join('')}${REST_OF_SCREEN}`)
   }
 
@@ -137,6 +138,7 @@ class Screen implements Display {
   end(): void {
     if (!this.#last || this.#ended) return
     this.#ended = true
-    process.stdout.write(`${LEAVE}${this.#last.join('\n')}\n`)
+    const lines = this.#last.map((text) => `${cut(text, process.stdout.columns)}\n`)
+    process.stdout.write(`${LEAVE}${lines.join('')}`)
   }
 }

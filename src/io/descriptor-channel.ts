@@ -265,8 +265,9 @@ export class DescriptorChannel implements Channel {
     const syscall = what === 'write to' ? 'sendmsg' : 'recvmsg'
     const gone = peerGone(this.name, number, syscall)
     if (gone) return gone
-    if ((number === ERRNO.fault && what === 'read from') || number === ERRNO.noSpace) {
-      const message = `${describe(this.name)}: ${NO_ROOM}`
+    const noRoom = number === ERRNO.fault && what === 'read from'
+    if (noRoom || number === ERRNO.noSpace) {
+      const message = `${describe(this.name)}: ${noRoom ? NO_ROOM : 'the disk is full (ENOSPC)'}`
       return new MultifdError('ERR_MULTIFD_FILE', message, {
         channel: this.name,
         errno: number,

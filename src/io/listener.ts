@@ -61,12 +61,24 @@ export class Listener {
   }
 }
 
-/** Removes a socket file that nobody listens on, as a process that died leaves it. Returns whether there was one. */
+/**
+ * Removes a socket file that nobody listens on, as a process that died leaves it.
+ *
+ * @returns whether there was one
+ * @throws MultifdError ERR_MULTIFD_LISTEN where the path can not be looked at, or what is there not be removed
+ */
 export function removeStale(path: string): boolean {
-  if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return false
-  const { fd, errno } = startConnect(unixAddress(path))
-  closeDescriptor(fd)
-  if (errno !== ERRNO.connectionRefused) return false
-  unlinkSync(path)
-  return true
+  try {
+    if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return false
+    const { fd, errno } = startConnect(unixAddress(path))
+    closeDescriptor(fd)
+    if (errno !== ERRNO.connectionRefused) return false
+    unlinkSync(path)
+    return true
+  } catch (cause) {
+    if (cause instanceof MultifdError) throw cause
+    const { code: errnoName = 'unknown error', syscall } = cause as NodeJS.ErrnoException
+    const details = { errnoName, syscall, cause }
+    throw new MultifdError('ERR_MULTIFD_LISTEN', `can not listen on ${path}: ${errnoName}`, details)
+  }
 }

@@ -105,6 +105,9 @@ export class Receiver extends Migration {
     }
   }
 
+  /** Finds out, before anybody is waited for, what of the target would not do. */
+  protected checkTarget(_from: MigrationUri): void {}
+
   async #listen(parsed: MigrationUri, { signal, release }: Cancellation): Promise<string> {
     checkConnections(parsed, this.parameters)
     checkCompression(this.parameters)
@@ -113,6 +116,7 @@ export class Receiver extends Migration {
     // From here to the start of the threads nothing is waited for: of two calls at once, one gets here second.
     if (this.state.running) throw new MultifdError('ERR_MULTIFD_STATE', 'a migration is in progress')
     for (const block of this.#own.ram) block.checkSame()
+    this.checkTarget(parsed)
     const tls = this.openTls('server')
     let from: DestinationPlan['from']
     try {

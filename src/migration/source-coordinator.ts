@@ -9,6 +9,7 @@ import { makeConnection, openChannel, shakeHands } from '../io/connection.js'
 import { dropStream, keepStream, openToWrite, type StreamPlace } from '../io/stream-file.js'
 import { StreamWriter } from '../io/stream-writer.js'
 import { monotonicMs } from '../os/clock.js'
+import { fileError } from '../os/file.js'
 import { isOpen, type SocketAddress } from '../os/socket.js'
 import { RamBlock, type RamBlockHandle } from '../ram/block.js'
 import { COUNTER } from '../shm/layout.js'
@@ -322,7 +323,11 @@ class SourceRun {
 
   // Where a write failed because the destination gave up, its own word says more than the broken connection.
   #betterReason(error: unknown): unknown {
-    if (!(error instanceof MultifdError) || error.code !== 'ERR_MULTIFD_CLOSED' || !this.#returnPath) return error
+    if (!(error instanceof MultifdError)) return error
+    // A channel does not know what it writes to.
+    if (this.#file && error.syscall === 'sendmsg' && error.errno !== undefined)
+      return fileError(this.#file.path, 'write', error.errno)
+    if (error.code !== 'ERR_MULTIFD_CLOSED' || !this.#returnPath) return error
     try {
       this.#returnPath.poll()
     } catch (word) {

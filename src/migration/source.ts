@@ -5,7 +5,8 @@ import { MultifdError } from '../errors.js'
 import { formatUri, type MigrationUri, parseUri, resolveUri } from '../io/uri.js'
 import type { Logger } from '../log.js'
 import { monotonicMs } from '../os/clock.js'
-import { isStreamSocket, type SocketAddress } from '../os/socket.js'
+import { inodeOf, isSameFile } from '../os/file.js'
+import { isOpen, isStreamSocket, type SocketAddress } from '../os/socket.js'
 import type { RamBlock } from '../ram/block.js'
 import { BlockGuard } from '../ram/block-guard.js'
 import { DirtyBitmap } from '../ram/dirty-bitmap.js'
@@ -246,6 +247,7 @@ export class MigrationSource extends Migration {
 
   #checkTransport(uri: MigrationUri): void {
     checkConnections(uri, this.parameters)
+    this.#checkFile(uri)
     if (!this.parameters.returnPath) return
     if (uri.transport === 'file') {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', 'a file gives no word back: switch the return path off')
@@ -253,6 +255,16 @@ export class MigrationSource extends Migration {
     if (uri.transport === 'fd' && !isStreamSocket(uri.fd)) {
       throw new MultifdError('ERR_MULTIFD_ARGUMENT', `descriptor ${uri.fd} is no socket: switch the return path off`)
     }
+  }
+
+  // A stream that is written where its pages are read from destroys both.
+  #checkFile(uri: MigrationUri): void {
+    if (uri.transport !== 'file' && uri.transport !== 'fd') return
+    const target = uri.transport === 'file' ? inodeOf(uri.path) : isOpen(uri.fd) ? inodeOf(uri.fd) : undefined
+    const own = this.#options.ram.find(({ inode }) => isSameFile(inode, target))
+    if (!own) return
+    const message = `${formatUri(uri)} is the file that block '${own.idstr}' is read from: the stream needs another one`
+    throw new MultifdError('ERR_MULTIFD_ARGUMENT', message)
   }
 }
 

@@ -1,9 +1,9 @@
 // Files by descriptor and memory by address: what Node's file system module does not have.
 
+import { fstatSync, statSync } from 'node:fs'
 import { constants } from 'node:os'
 import { MultifdError } from '../errors.js'
 import { ERRNO, errno, errnoName, libc } from './libc.js'
-import { NO_ROOM } from './memory.js'
 
 const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
@@ -25,8 +25,8 @@ export function punchHole(fd: number, offset: number, length: number): boolean {
  *
  * @throws MultifdError ERR_MULTIFD_FILE
  */
-export function writeAt(fd: number, address: number, length: number, position: number): void {
-  move('pwrite', fd, address, length, position)
+export function writeAt(fd: number, address: number, length: number, position: number, path: string): void {
+  move('pwrite', fd, address, length, position, path)
 }
 
 /**
@@ -34,22 +34,27 @@ export function writeAt(fd: number, address: number, length: number, position: n
  *
  * @throws MultifdError ERR_MULTIFD_FILE, also where the file ends too early
  */
-export function readAt(fd: number, address: number, length: number, position: number): void {
-  move('pread', fd, address, length, position)
+export function readAt(fd: number, address: number, length: number, position: number, path: string): void {
+  move('pread', fd, address, length, position, path)
 }
 
-function move(syscall: 'pread' | 'pwrite', fd: number, address: number, length: number, position: number): void {
+function move(
+  syscall: 'pread' | 'pwrite',
+  fd: number,
+  address: number,
+  length: number,
+  position: number,
+  path: string,
+): void {
   for (let done = 0; done < length; ) {
     const moved = libc()[syscall](fd, address + done, length - done, position + done)
     if (moved > 0) {
       done += moved
       continue
     }
-    const number = moved === 0 ? 0 : errno()
-    if (number === ERRNO.intr) continue
-    const name = number === 0 ? 'the file ends too early' : errnoName(number)
-    const message = number === ERRNO.noSpace ? `${NO_ROOM} (${name})` : `${syscall} of a file failed: ${name}`
-    throw new MultifdError('ERR_MULTIFD_FILE', message, { errno: number, errnoName: name, syscall })
+    if (moved === 0) throw new MultifdError('ERR_MULTIFD_FILE', `${path}: the file ends too early`, { syscall })
+    const number = errno()
+    if (number !== ERRNO.intr) throw fileError(path, syscall, number)
   }
 }
 
@@ -94,8 +99,29 @@ export function withFile<T>(path: string, action: () => T): T {
   }
 }
 
-function fileError(path: string, syscall: string): MultifdError {
-  const number = errno()
+/** What a file is, whatever its names. */
+export interface Inode {
+  dev: bigint
+  ino: bigint
+}
+
+/** Of the file at a path, or of an open descriptor's. Undefined where there is none. @throws MultifdError ERR_MULTIFD_FILE */
+export function inodeOf(file: string | number): Inode | undefined {
+  const found = withFile(String(file), () =>
+    typeof file === 'number'
+      ? fstatSync(file, { bigint: true })
+      : statSync(file, { bigint: true, throwIfNoEntry: false }),
+  )
+  return found && { dev: found.dev, ino: found.ino }
+}
+
+/** Whether both are there, and one file. */
+export function isSameFile(one: Inode | undefined, other: Inode | undefined): boolean {
+  return one !== undefined && one.ino === other?.ino && one.dev === other.dev
+}
+
+/** What a system call on a file failed with. */
+export function fileError(path: string, syscall: string, number = errno()): MultifdError {
   const name = errnoName(number)
   return new MultifdError('ERR_MULTIFD_FILE', `${path}: ${FULL.has(number) ? `the disk is full (${name})` : name}`, {
     errno: number,

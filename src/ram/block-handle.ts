@@ -1,6 +1,7 @@
 // What a RAM block is made with, and what another thread gets of it.
 
 import type { Backing } from '../os/backing.js'
+import type { Inode } from '../os/file.js'
 import type { SharedBitmap } from '../shm/bitmap.js'
 import type { SharedMemory } from '../wasm/kernel.js'
 import type { DirtyLogKind } from './dirty-log.js'
@@ -32,6 +33,8 @@ export interface RamBlockHandle {
   sparse?: DiscardManagerHandle
   /** The mapped file: where its holes can be asked for, or, with `populated`, where its pages are and stay as they are. */
   file?: FilePlace
+  /** Which file is mapped. */
+  inode?: Inode
   /** See {@link MapFileOptions.shared}. */
   shared?: boolean
 }

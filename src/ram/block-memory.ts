@@ -3,6 +3,7 @@
 import { closeSync, fstatSync, ftruncateSync, openSync } from 'node:fs'
 import { MultifdError } from '../errors.js'
 import { backingOf, takesRoom } from '../os/backing.js'
+import { inodeOf } from '../os/file.js'
 import {
   addressOf,
   adviseHugePages,
@@ -94,6 +95,7 @@ export function mapFileMemory(options: MapFileOptions): { handle: RamBlockHandle
     const mapping = mapFile(fd, offset, size, writable, !extras.sparse)
     const dirty = new SharedBitmap(size / pageSize).buffer
     const handle: RamBlockHandle = { idstr, size, pageSize, address: mapping.address, dirty, backing, ...extras }
+    handle.inode = inodeOf(fd)!
     if (options.shared) handle.shared = true
     if (options.populated) handle.populated = options.populated.buffer
     if (options.populated ? !writable : FileHoles.trusted(path)) {

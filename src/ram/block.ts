@@ -3,6 +3,7 @@
 import { closeSync } from 'node:fs'
 import { MultifdError } from '../errors.js'
 import { type Backing, MEMORY_BACKING } from '../os/backing.js'
+import type { Inode } from '../os/file.js'
 import { ERRNO, errno, errnoName } from '../os/libc.js'
 import { HOST_PAGE_SIZE, type Mapping, NO_ROOM, populate, populateRead, viewOf } from '../os/memory.js'
 import { cachedBytes, dropPages, ownedBytes, removePages } from '../os/residency.js'
@@ -38,6 +39,8 @@ export class RamBlock {
   readonly dirtyLog: DirtyLogKind
   /** What stands behind the memory. */
   readonly backing: Backing
+  /** Of a mapped file: which one. */
+  readonly inode: Inode | undefined
   /** Of a sparse block: what of it has content. */
   readonly discardManager: RamDiscardManager | undefined
   /** Whether the other side of a migration maps the same memory: see `mapFile`. */
@@ -70,6 +73,7 @@ export class RamBlock {
     this.backing = handle.backing ?? MEMORY_BACKING
     this.discardManager = handle.sparse && new RamDiscardManager(this, handle.sparse)
     this.#file = handle.file
+    this.inode = handle.inode
     this.shared = handle.shared ?? false
     const holes = handle.file && !handle.populated ? new FileHoles(handle.file) : undefined
     this.#zeroPages = new ZeroPages(this, handle.memory, holes)
@@ -157,6 +161,7 @@ export class RamBlock {
     if (this.#keep) handle.keep = this.#keep
     if (populated) handle.populated = populated.buffer
     if (this.#file) handle.file = this.#file
+    if (this.inode) handle.inode = this.inode
     if (this.shared) handle.shared = true
     return handle
   }

@@ -18,6 +18,8 @@ export interface FileLoadBlockHandle {
   /** The open file, and where the block's first page is in it. */
   fd: number
   offset: number
+  /** Of the file, for messages. */
+  path: string
   received: SharedArrayBuffer
   populated: SharedArrayBuffer
   stale: SharedArrayBuffer
@@ -53,7 +55,7 @@ export class FileLoadBlock implements LoadBlock {
   }
 
   /** The block of which nothing came yet. */
-  static of(place: Pick<FileLoadBlockHandle, 'idstr' | 'size' | 'pageSize' | 'fd' | 'offset'>): FileLoadBlock {
+  static of(place: Pick<FileLoadBlockHandle, 'idstr' | 'size' | 'pageSize' | 'fd' | 'offset' | 'path'>): FileLoadBlock {
     const bitmap = (): SharedArrayBuffer => new SharedBitmap(place.size / place.pageSize).buffer
     return new FileLoadBlock({ kind: 'file', ...place, received: bitmap(), populated: bitmap(), stale: bitmap() })
   }
@@ -91,7 +93,8 @@ export class FileLoadBlock implements LoadBlock {
     const { pageSize, handle } = this
     const bytes = staging.bytes(0, pageSize)
     // What lies where a page is zero is anything.
-    if (this.populated.has(page)) readAt(handle.fd, staging.address, pageSize, handle.offset + page * pageSize)
+    if (this.populated.has(page))
+      readAt(handle.fd, staging.address, pageSize, handle.offset + page * pageSize, handle.path)
     else bytes.fill(0)
     return bytes
   }
@@ -117,7 +120,7 @@ export class FileLoadBlock implements LoadBlock {
     if (count === 0) return
     const { pageSize, handle } = this
     const address = staging.address + staged * pageSize
-    writeAt(handle.fd, address, count * pageSize, handle.offset + page * pageSize)
+    writeAt(handle.fd, address, count * pageSize, handle.offset + page * pageSize, handle.path)
     this.populated.setRange(page, count)
   }
 

@@ -1,8 +1,10 @@
 // Receives a running QEMU, or anything that speaks its protocol, into a snapshot file.
 
 import { MultifdError } from '../errors.js'
+import { formatUri, type MigrationUri } from '../io/uri.js'
 import { type ReceiveOptions, Receiver } from '../migration/destination.js'
-import { checkPlace, removePartial } from './target.js'
+import { inodeOf, isSameFile } from '../os/file.js'
+import { partialPath, removePartial, tryPlace } from './target.js'
 
 export interface ReceiveSnapshotOptions extends ReceiveOptions {
   /** Refuses another machine type. */
@@ -26,15 +28,21 @@ export class SnapshotReceiver extends Receiver {
     this.#path = path
   }
 
-  /** As {@link Receiver.listen}, and @throws MultifdError ERR_MULTIFD_FILE where the file can not be. */
-  override async listen(uri: string, options: { signal?: AbortSignal } = {}): Promise<string> {
-    checkPlace(this.#path)
-    return await super.listen(uri, options)
+  protected override checkTarget(from: MigrationUri): void {
+    checkInput(from, partialPath(this.#path))
+    tryPlace(this.#path)
   }
 
   protected override tidyUp(): void {
     removePartial(this.#path)
   }
+}
+
+// What is written begins with an empty file.
+function checkInput(from: MigrationUri, partial: string): void {
+  if (from.transport !== 'file' || !isSameFile(inodeOf(from.path), inodeOf(partial))) return
+  const message = `${formatUri(from)} is ${partial}, which the snapshot is written to: give one of them another name`
+  throw new MultifdError('ERR_MULTIFD_ARGUMENT', message)
 }
 
 function checkOffset(offset: number): void {

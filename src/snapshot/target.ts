@@ -76,6 +76,18 @@ export function checkPlace(path: string): Stats | undefined {
   throw new MultifdError('ERR_MULTIFD_FILE', `${path}: it is there already, and no regular file`)
 }
 
+/** The same, by making the file and removing it. @throws MultifdError ERR_MULTIFD_FILE */
+export function tryPlace(path: string): void {
+  checkPlace(path)
+  const partial = partialPath(path)
+  const fd = openPartial(partial)
+  try {
+    withFile(partial, () => rmSync(partial))
+  } finally {
+    closeSync(fd)
+  }
+}
+
 export class SnapshotTarget implements LoadTarget {
   readonly keepsDeviceState = true
   readonly #path: string
@@ -160,7 +172,7 @@ export class SnapshotTarget implements LoadTarget {
       throw new MultifdError('ERR_MULTIFD_BLOCK', message)
     }
     try {
-      return FileLoadBlock.of({ idstr, size, pageSize, fd: this.#fd!, offset })
+      return FileLoadBlock.of({ idstr, size, pageSize, fd: this.#fd!, offset, path: this.#partial })
     } catch (cause) {
       if (!(cause instanceof RangeError)) throw cause
       const message = `block '${idstr}' has ${size} bytes: there is no memory for the bitmaps of its pages`

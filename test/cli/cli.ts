@@ -1,17 +1,19 @@
 // The command as a process of its own, as a user runs it from a script.
 
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import type { Test } from 'tap'
 import type { KernelFeature } from '../../src/faults.js'
 import { loadCapture } from '../support/captures.js'
 import { plainEnvironment } from '../support/environment.js'
 import { onProcessEnd } from '../support/qemu/index.js'
 
-const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
+/** The command itself. */
+export const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 const patienceMs = 60_000
 
 export interface Ended {
@@ -90,6 +92,42 @@ export async function runWithout(feature: KernelFeature, ...args: string[]): Pro
   const faults = new URL('../../src/faults.js', import.meta.url).href
   const code = `import { missingFromKernel } from '${faults}'; missingFromKernel.add('${feature}')`
   return await startNode('--import', `data:text/javascript,${encodeURIComponent(code)}`, cli, ...args).ended
+}
+
+/** Whether there is script(1), whose pseudo-terminal {@link onTerminal} has; skips a test where there is none. */
+export function hasTerminal(t: Test): boolean {
+  if (!spawnSync('script', ['--version']).error) return true
+  t.pass('there is no script(1)', { skip: 'there is no script(1)' })
+  return false
+}
+
+/**
+ * Runs `multifd` on a terminal of so many columns, to its end.
+ *
+ * @param interrupt Ctrl-C is typed once all that was written so far fulfils this
+ */
+export async function onTerminal(
+  columns: number,
+  args: string[],
+  interrupt: (text: string) => boolean = () => false,
+): Promise<{ code: number | null; text: string }> {
+  const command = `stty rows 30 columns ${columns}; exec ${[process.execPath, cli, ...args].join(' ')}`
+  const child = spawn('script', ['-q', '-e', '-c', command, '/dev/null'], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    env: plainEnvironment(),
+  })
+  const untrack = onProcessEnd(() => child.kill('SIGKILL'))
+  let text = ''
+  let interrupted = false
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    text += chunk
+    if (interrupted || !interrupt(text)) return
+    interrupted = true
+    child.stdin.write('\x03')
+  })
+  const [code] = await once(child, 'close')
+  untrack()
+  return { code, text }
 }
 
 /** What a command with `--json` printed: one object, and nothing else. */

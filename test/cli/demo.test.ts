@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { noKernelLog } from '../support/kernel.js'
-import { result, run, runWithout, start } from './cli.js'
+import { hasTerminal, onTerminal, result, run, runWithout, start } from './cli.js'
 
 t.setTimeout(300_000)
 
@@ -26,6 +26,16 @@ t.test('it tells the passes as they happen, and ends with equal checksums', asyn
   t.match(stdout, /the program stood still for [\d.]+ m?s/)
   for (const steering of ['\r', '\u001b'])
     t.notOk(stdout.includes(steering), 'nothing for a terminal where there is none')
+})
+
+t.test('on a narrow terminal what goes on stays in one row', async (t) => {
+  if (!hasTerminal(t)) return
+  const { code, text } = await onTerminal(40, ['demo', '--size', '32M', '--max-bandwidth', '50M'])
+  t.equal(code, 0)
+  // Each is erased by the next, or by a line.
+  const live = text.split('\r\x1b[K').filter((shown) => shown.includes('%') && !shown.includes('\n'))
+  t.ok(live.length > 2, 'there is something to see')
+  t.ok(live.every((shown) => shown.length < 40))
 })
 
 t.test('--json prints one object', async (t) => {

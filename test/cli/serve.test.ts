@@ -60,7 +60,7 @@ t.test('a snapshot goes from one process to another, twice, and on from there', 
   await source.command('quit')
   t.equal((await sending.ended).code, 0)
   receiving.kill('SIGINT')
-  t.equal((await receiving.ended).code, 130)
+  t.match(await receiving.ended, { code: 130, stderr: /\nmultifd: interrupted\n$/ })
   t.notOk(existsSync(one) || existsSync(two), 'no socket is left')
 })
 
@@ -140,6 +140,11 @@ t.test('what is served has to be said once', async (t) => {
     }),
   )
   const homeless = await run('serve', '--qmp', 'unix:/nowhere/qmp', '--ram', 'heap=1M')
+  const under = await run('serve', '--qmp', 'unix:/etc/passwd/qmp', '--ram', 'heap=1M')
+  t.match(under, {
+    code: 1,
+    stderr: 'multifd: can not listen on /etc/passwd/qmp: ENOTDIR, not a directory (ERR_MULTIFD_LISTEN)\n',
+  })
   const stderr = 'multifd: unix:/nowhere/qmp: ENOENT, no such file or directory (ERR_MULTIFD_LISTEN)\n'
   t.match(homeless, { code: 1, stderr })
 })

@@ -1,20 +1,18 @@
 // multifd top and multifd dirty-rate, at ours and at a QEMU; top on a terminal.
 
-import { spawn, spawnSync } from 'node:child_process'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { type Look, Watch } from '../../src/cli/top/watch.js'
 import { type MigrationDestination, type MigrationSource, QmpClient, SnapshotReceiver } from '../../src/index.js'
 import { QmpProgram, temporaryFolder } from '../qmp/program.js'
-import { plainEnvironment } from '../support/environment.js'
 import { fillNoise } from '../support/peers/index.js'
 import { requireQemu, startQemu } from '../support/qemu/index.js'
-import { run, start } from './cli.js'
+import { hasTerminal, onTerminal, run, start } from './cli.js'
 
 const MIB = 2 ** 20
-const cli = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 
 t.setTimeout(120_000)
 
@@ -80,31 +78,17 @@ t.test('a migration that runs: state, rates, threads with their load', async (t)
 })
 
 t.test('on a terminal it draws, and Ctrl-C leaves it as it was', async (t) => {
-  // The pseudo-terminal is that of script(1).
-  if (spawnSync('script', ['--version']).error) {
-    t.pass('there is no script(1)', { skip: 'there is no script(1)' })
-    return
-  }
-  const command = `stty rows 30 columns 60; exec ${process.execPath} ${cli} top ${one.path} --interval 0.1`
-  const child = spawn('script', ['-q', '-e', '-c', command, '/dev/null'], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-    env: plainEnvironment(),
-  })
-  let text = ''
-  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
-    text += chunk
-  })
-  const ended = new Promise<number | null>((resolve) => child.once('close', resolve))
-  while (text.split('\x1b[H').length < 4) await sleep(20)
-  child.stdin.write('\x03')
-  t.equal(await ended, 130)
+  if (!hasTerminal(t)) return
+  const drawnThrice = (text: string): boolean => text.split('\x1b[H').length >= 4
+  const { code, text } = await onTerminal(60, ['top', one.path, '--interval', '0.1'], drawnThrice)
+  t.equal(code, 130)
   t.ok(text.startsWith('\x1b[?1049h\x1b[?25l'), 'the other screen, without a cursor')
   const [drawn, left] = text.split('\x1b[?25h\x1b[?1049l') as [string, string]
   t.ok(drawn.includes('state cancelled, program running'))
   t.match(left, 'state cancelled, program running', 'what was seen last stays')
   t.notMatch(left, '\x1b')
   const lines = drawn.split('\x1b[K\r\n').map((line) => line.split('\x1b[H').at(-1)!)
-  const longest = Math.max(...lines.map((line) => line.length))
+  const longest = Math.max(...[...lines, ...left.split('\r\n')].map((line) => line.length))
   t.ok(longest < 60, `no line is longer than the terminal: ${longest}`)
 })
 
@@ -130,6 +114,33 @@ t.test('dirty-rate: refusals are told', async (t) => {
     stdout: '0 B/s (page-sampling, 512 pages a GiB, 100 ms)\n',
     stderr: 'measuring for 100 ms\n',
   })
+})
+
+t.test('dirty-rate: unknown is no rate', async (t) => {
+  const path = join(temporaryFolder(t), 'socket')
+  const info = { 'start-time': 1, 'calc-time': 1, 'sample-pages': 512, mode: 'page-sampling' }
+  // As a QEMU without memory answers.
+  const answers: Record<string, object> = {
+    'query-dirty-rate': { ...info, status: 'measured', 'dirty-rate': -1 },
+  }
+  const server = createServer((socket) => {
+    socket.write(
+      '{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}\n',
+    )
+    createInterface(socket).on('line', (line) => {
+      const { execute, id } = JSON.parse(line)
+      socket.write(`${JSON.stringify({ return: answers[execute] ?? {}, id })}\n`)
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(path, resolve))
+  t.teardown(() => server.close())
+  for (const json of [[], ['--json']]) {
+    const { code, stdout, stderr } = await run('dirty-rate', path, ...json)
+    t.equal(code, 1)
+    t.match(stderr, /the dirty rate is unknown there \(-1\): no memory could be measured \(ERR_MULTIFD_REMOTE\)\n$/)
+    if (json.length > 0) t.match(JSON.parse(stdout), { error: { code: 'ERR_MULTIFD_REMOTE' } })
+    else t.equal(stdout, '')
+  }
 })
 
 /** By the command. */

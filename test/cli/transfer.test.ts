@@ -55,8 +55,11 @@ for (const { name, options } of [
       const [receive, send] = await move(recorded.path, output, uri, ...options)
       t.equal(receive.code, 0, receive.stderr)
       t.equal(send.code, 0, send.stderr)
-      t.match(send.stderr, /(^|\n)sent: 408\.00 KiB of data, 15\.92 MiB zero, in [\d.]+ m?s at [\d.]+ \wiB\/s\n$/)
-      t.match(receive.stderr, new RegExp(`\\n${output}: .* KiB of data, .* MiB zero, in .*/s\\n$`))
+      t.match(
+        send.stderr,
+        /(^|\n)sent: 408\.00 KiB of data, 4076 zero pages \(all passes\), in [\d.]+ m?s at [\d.]+ \wiB\/s\n$/,
+      )
+      t.match(receive.stderr, new RegExp(`\\n${output}: .* KiB of data, 4076 zero pages \\(all passes\\), in .*/s\\n$`))
       t.equal(receive.stdout + send.stdout, '')
       isWhole(t, output, recorded)
       t.notOk(existsSync(socket), 'no socket is left')
@@ -154,10 +157,13 @@ t.test('the output can not be made', async (t) => {
     [join(dir, 'nowhere', 'x'), /ENOENT/],
     [join(dir, 'folder'), /no regular file/],
     ['/dev/null', /no regular file/],
+    ['/proc/x', /x\.partial: ENOENT/],
+    [`${join(dir, 'new')}/`, /ENOENT/],
   ] as const) {
     const end = await run('receive', 'tcp:127.0.0.1:0', '-o', output, '--json')
     t.equal(end.code, 1)
     t.match(result(end), { status: 'failed', error: { code: 'ERR_MULTIFD_FILE', message: says } })
+    t.notMatch(end.stderr, LISTENING, 'nobody is asked to connect')
   }
   t.ok(statSync('/dev/null').isCharacterDevice())
 })
@@ -166,8 +172,10 @@ t.test('two can not receive into one file, and nobody else reads it', async (t) 
   const output = join(t.testdir(), 'x')
   const first = start('receive', 'tcp:127.0.0.1:0', '-o', output)
   await first.says(LISTENING)
+  while (!existsSync(`${output}.partial`)) await sleep(5)
   const second = await run('receive', 'tcp:127.0.0.1:0', '-o', output, '--json')
   t.equal(second.code, 1)
+  t.notMatch(second.stderr, LISTENING)
   t.match(result(second), {
     status: 'failed',
     error: { code: 'ERR_MULTIFD_FILE', message: /somebody else is writing/ },

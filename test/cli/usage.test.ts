@@ -54,6 +54,11 @@ const wrong: { name: string; args: string[]; says: RegExp }[] = [
     args: ['send', 'x', 'tcp::1', '--no-multifd', '--xbzrle', '--xbzrle-cache-size', '5000'],
     says: /'xbzrleCacheSize' is 5000: it must be a power of two/,
   },
+  ...['receive', 'send'].map((command) => ({
+    name: `channels of one connection, ${command},`,
+    args: [command, ...(command === 'send' ? ['x', 'tcp::1'] : ['tcp::0', '-o', 'x']), '--no-multifd', '-c', '2'],
+    says: /--channels is of no use with --no-multifd/,
+  })),
   {
     name: 'a cache for nothing',
     args: ['send', 'x', 'tcp::1', '--no-multifd', '--xbzrle-cache-size', '1M'],
@@ -68,6 +73,18 @@ const wrong: { name: string; args: string[]; says: RegExp }[] = [
     name: 'a level that zlib has not got',
     args: ['send', 'x', 'tcp::1', '--compression', 'zlib', '--compression-level', '10'],
     says: /'multifdZlibLevel' is 10/,
+  },
+  {
+    name: 'an output of no name',
+    args: ['receive', 'tcp::0', '-o', ''],
+    says: /option '-o, --output <file>' is empty/,
+  },
+  { name: 'a file of no name', args: ['send', '', 'tcp::1'], says: /argument 'file' is empty/ },
+  { name: 'QMP nowhere', args: ['demo', '--qmp', ''], says: /option '--qmp <uri>' is empty/ },
+  {
+    name: 'no name in a list',
+    args: ['receive', 'tcp::0', '-o', 'x', '--tls-authz', 'a', '--tls-authz', ''],
+    says: /is empty/,
   },
   { name: 'too large a demo', args: ['demo', '--size', '5G'], says: /from 1M to 4G/ },
   { name: 'too small a demo', args: ['demo', '--size', '1000'], says: /from 1M to 4G/ },
@@ -129,6 +146,10 @@ t.test('help is help, and no failure', async (t) => {
   const { code, stdout } = await run('--version')
   t.equal(code, 0)
   t.match(stdout, /^\d+\.\d+\.\d+\n$/)
+})
+
+t.test('help of an unknown command is wrong usage', async (t) => {
+  t.match(await run('help', 'send2'), { code: 2, stdout: '', stderr: "multifd: unknown command 'send2'\n" })
 })
 
 t.test('without a command the help goes to standard error', async (t) => {

@@ -1,6 +1,6 @@
 // Walks fault points from the command line: `npm run faults`.
 
-import { Command, InvalidArgumentError } from 'commander'
+import { Command, InvalidArgumentError, Option } from 'commander'
 import { whole } from '../../src/cli/options.js'
 import { FAULT_POINTS, type FaultName, type FaultSide } from '../../src/faults.js'
 import { allCases, missingHere } from './cases.js'
@@ -24,13 +24,17 @@ function among<T extends string>(names: readonly T[]): (text: string) => T[] {
   }
 }
 
+function namesOption<T extends string>(flags: string, description: string, names: readonly T[]): Option {
+  return new Option(flags, description).default([...names], 'all').argParser(among(names))
+}
+
 const POINTS = Object.keys(FAULT_POINTS) as FaultName[]
 const SIDES: FaultSide[] = ['source', 'destination', 'snapshot']
 const { points, methods, sides, seed, times } = new Command('faults')
   .description('breaks migrations at every fault point, by every method, on every side, and checks what must hold')
-  .option('--points <names>', 'fault points, with commas between (default: all)', among(POINTS), POINTS)
-  .option('--methods <names>', `of ${METHODS.join(', ')} (default: all)`, among(METHODS), [...METHODS])
-  .option('--sides <names>', `of ${SIDES.join(', ')} (default: all)`, among(SIDES), SIDES)
+  .addOption(namesOption('--points <names>', 'fault points, with commas between', POINTS))
+  .addOption(namesOption('--methods <names>', `of ${METHODS.join(', ')}`, METHODS))
+  .addOption(namesOption('--sides <names>', `of ${SIDES.join(', ')}`, SIDES))
   .option('--seed <n>', 'decides at which time each point happens', whole(0, 2 ** 31 - 1), 1)
   .option('--times <n>', 'breaks each so often, for what goes wrong seldom', whole(1, 2 ** 31 - 1), 1)
   .parse()

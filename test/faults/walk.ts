@@ -17,6 +17,7 @@ import {
   sharedMemory,
   sharedMemoryLeft,
 } from '../support/peers/index.js'
+import { onProcessEnd } from '../support/qemu/cleanup.js'
 import type { MethodName } from './methods.js'
 import { breakMigration } from './migrations.js'
 import { Program } from './program.js'
@@ -48,6 +49,8 @@ interface Before {
 
 export class Walk {
   readonly #folder = mkdtempSync(join(tmpdir(), 'multifd-faults-'))
+  readonly #remove = (): void => rmSync(this.#folder, { recursive: true, force: true, maxRetries: 3 })
+  readonly #untrack = onProcessEnd(this.#remove)
   // Both at once, and first: what shared memory there is from then on is not theirs.
   readonly #programs: Record<DirtyLogKind, Program> = {
     explicit: new Program('explicit'),
@@ -75,7 +78,8 @@ export class Walk {
     for (const program of Object.values(this.#programs)) await program.halt()
     process.off('uncaughtException', this.#hear)
     libcLibrary.restore()
-    rmSync(this.#folder, { recursive: true, force: true })
+    this.#untrack()
+    this.#remove()
   }
 
   /** Breaks one migration or snapshot, and holds it to what the table says. */

@@ -90,7 +90,10 @@ t.test('what can not be written or read is named', async (t) => {
   await t.rejects(source.migrate(missing), { code: 'ERR_MULTIFD_FILE', message: /stream: ENOENT/ })
   await t.rejects(destination.listen(missing), { code: 'ERR_MULTIFD_FILE', message: /stream: ENOENT/ })
   await t.rejects(source.migrate(`file:${folder}`), { code: 'ERR_MULTIFD_FILE', message: /EISDIR/ })
-  await t.rejects(source.migrate('file:/dev/full'), { code: 'ERR_MULTIFD_FILE', message: /ENOSPC|full/ })
+  await t.rejects(source.migrate('file:/dev/full'), {
+    code: 'ERR_MULTIFD_FILE',
+    message: '/dev/full: the disk is full (ENOSPC)',
+  })
   await t.rejects(destination.listen(`file:${join(folder, 'short')},offset=1`), {
     code: 'ERR_MULTIFD_FILE',
     message: /it has 1 bytes, and the stream is to begin at 1/,
@@ -126,4 +129,14 @@ t.test('a snapshot behind a header of somebody else', async (t) => {
   await destination.completed
   t.ok(equal(here, there))
   t.throws(() => new SnapshotReceiver(path, { offset: -1 }), { code: 'ERR_MULTIFD_ARGUMENT', message: /offset is -1/ })
+})
+
+t.test("a program's mapped memory is never the file that its stream goes into", async (t) => {
+  const path = join(t.testdir(), 'memory')
+  const ram = [RamBlock.mapFile({ idstr: 'heap', size: SIZE, path })]
+  ram[0]!.bytes().fill(7)
+  await using source = new MigrationSource({ ram, parameters })
+  await t.rejects(source.migrate(`file:${path}`), { code: 'ERR_MULTIFD_ARGUMENT' })
+  t.ok(readFileSync(path).equals(Buffer.alloc(SIZE, 7)))
+  ram[0]!.close()
 })

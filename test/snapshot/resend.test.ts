@@ -1,6 +1,6 @@
 // A snapshot that is sent and received again is the same snapshot.
 
-import { writeFileSync } from 'node:fs'
+import { closeSync, existsSync, linkSync, openSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { inspectSnapshot, readSnapshot, SnapshotReceiver, SnapshotSender } from '../../src/index.js'
@@ -89,4 +89,38 @@ t.test('a sender can be asked again after a failure, and not after its end', asy
   await sender.close()
   await sender.close()
   await t.rejects(sender.send('tcp:127.0.0.1:1'), { code: 'ERR_MULTIFD_STATE' })
+})
+
+t.test('a snapshot is never the file that its own stream goes into', async (t) => {
+  const dir = t.testdir()
+  const snapshot = join(dir, 'snapshot')
+  writeFileSync(snapshot, mappedRam!)
+  symlinkSync(snapshot, join(dir, 'symbolic'))
+  linkSync(snapshot, join(dir, 'hard'))
+  const fd = openSync(snapshot, 'a')
+  t.teardown(() => closeSync(fd))
+  await using sender = new SnapshotSender(snapshot, { parameters: { multifd: false, returnPath: false } })
+  const names = ['snapshot', 'symbolic', 'hard', 'snapshot,offset=512M', 'symbolic,offset=4096']
+  const refused = { code: 'ERR_MULTIFD_ARGUMENT', message: /is the file that block '.+' is read from/ }
+  for (const uri of [...names.map((name) => `file:${join(dir, name)}`), `fd:${fd}`]) {
+    await t.rejects(sender.send(uri), refused, uri)
+    await t.rejects(sender.source.migrate(uri), refused, `${uri}, by the source itself`)
+    t.equal(Buffer.compare(readFileSync(snapshot), mappedRam!), 0, 'nothing of it has changed')
+  }
+  const other = join(dir, 'other')
+  t.match(await sender.send(`file:${other}`), { status: 'completed' })
+  t.ok(existsSync(other), 'another file will do')
+})
+
+t.test('a stream is never the file that its snapshot is written to', async (t) => {
+  const dir = t.testdir()
+  const snapshot = join(dir, 'snapshot')
+  writeFileSync(snapshot, mappedRam!)
+  const stream = join(dir, 'new.partial')
+  await using sender = new SnapshotSender(snapshot, { parameters: { multifd: false, returnPath: false } })
+  await sender.send(`file:${stream}`)
+  const bytes = readFileSync(stream)
+  await using receiver = new SnapshotReceiver(join(dir, 'new'), { parameters: { multifd: false } })
+  await t.rejects(receiver.listen(`file:${stream}`), { code: 'ERR_MULTIFD_ARGUMENT', message: /another name/ })
+  t.equal(Buffer.compare(readFileSync(stream), bytes), 0)
 })

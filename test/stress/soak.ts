@@ -74,7 +74,7 @@ export async function soak({
   say,
 }: SoakOptions): Promise<boolean> {
   let well = true
-  await withProcesses({ say, namespaces: false, environment: ENVIRONMENT }, async (processes, folder) => {
+  await withProcesses({ say, namespaces: false, environment: ENVIRONMENT }, async (processes, folder, keep) => {
     const series = { source: [] as Sample[], destination: [] as Sample[] }
     const surroundings = { processes, folder: join(folder, 'run'), tlsDir: join(folder, 'psk') }
     let cancelled = 0
@@ -84,6 +84,7 @@ export async function soak({
       if (source !== 'killed' && source.status === 'cancelled') cancelled++
       if (wrong.length > 0) {
         well = false
+        keep()
         say(`migration ${number} of seed ${seed} is NOT WELL: ${wrong.join('; ')}\n  drawn: ${JSON.stringify(run)}`)
         if (wrong.some((line) => line.startsWith('it broke off'))) return false
       }

@@ -3,6 +3,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { onProcessEnd } from '../support/qemu/cleanup.js'
 import { pskDirectory } from '../support/tls/credentials.js'
 import { type DrawOptions, draw, type Run } from './draw.js'
 import { feasible } from './feasible.js'
@@ -38,14 +39,16 @@ export async function stress(options: StressOptions): Promise<Result[]> {
   const began = performance.now()
   const results: Result[] = []
   let failed: Result[] = []
-  await withProcesses(options, async (processes, folder) => {
+  await withProcesses(options, async (processes, folder, keep) => {
     for (let at = 0; at < runs && performance.now() - began < forMs; at++) {
       const run = feasible(draw(seed, first + at, options.draw))
       const surroundings = { processes, folder: join(folder, 'run'), tlsDir: join(folder, 'psk') }
       const result = await perform(run, surroundings)
       results.push(result)
       say(`run ${run.number}: ${describe(result)}`)
-      if (result.wrong.length > 0) tellFailure(result, processes, options)
+      if (result.wrong.length === 0) continue
+      keep()
+      tellFailure(result, processes, options)
     }
     failed = results.filter(({ wrong }) => wrong.length > 0)
     for (const line of summary(results, await processes.namespace?.counts())) say(line)
@@ -54,12 +57,17 @@ export async function stress(options: StressOptions): Promise<Result[]> {
   return failed
 }
 
-/** Gives the processes and a folder; that is kept where it does not end well, for its logs. */
+/**
+ * Gives the processes and a folder, and what is to be called once something is wrong: only then is the folder kept, for its
+ * logs, also where all of it is interrupted.
+ */
 export async function withProcesses(
   { say, namespaces = true, environment }: Pick<StressOptions, 'say' | 'namespaces' | 'environment'>,
-  act: (processes: Processes, folder: string) => Promise<boolean>,
+  act: (processes: Processes, folder: string, keep: () => void) => Promise<boolean>,
 ): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'multifd-stress-'))
+  const remove = (): void => rmSync(folder, { recursive: true, force: true, maxRetries: 3 })
+  const keep = onProcessEnd(remove)
   const namespace = namespaces ? await Namespace.make() : 'no namespace was asked for'
   if (typeof namespace === 'string') say(`network: ${namespace}; a proxy delays and throttles`)
   else say(`network: a namespace of its own, with ${LINKS[namespace.kind]}; a proxy cuts connections`)
@@ -67,11 +75,12 @@ export async function withProcesses(
   pskDirectory(join(folder, 'psk'), 'qemu')
   let well = false
   try {
-    well = await act(processes, folder)
+    well = await act(processes, folder, keep)
   } finally {
     await processes.close()
     if (typeof namespace !== 'string') await namespace.remove()
-    if (well) rmSync(folder, { recursive: true, force: true })
+    keep()
+    if (well) remove()
     else say(`logs are kept in ${folder}`)
   }
 }

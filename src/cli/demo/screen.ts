@@ -2,7 +2,7 @@
 
 import type { MigrationSource } from '../../migration/source.js'
 import type { MigrationStatistics, PassInfo } from '../../migration/statistics.js'
-import { bytes, duration, percent, rate } from '../format.js'
+import { bytes, cut, duration, percent, rate } from '../format.js'
 
 const LIVE_MS = 100
 const COLUMNS = [6, 9, 9, 15, 15, 13, 9] as const
@@ -29,7 +29,8 @@ export class Screen {
   live(text: string): void {
     if (!this.#live || text === this.#liveText) return
     this.#liveText = text
-    this.#write(`${ERASE}${text}`)
+    // Only the row that it ends in can be erased.
+    this.#write(`${ERASE}${cut(text, process.stdout.columns)}`)
   }
 
   header(): void {

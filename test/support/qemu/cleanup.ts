@@ -21,7 +21,8 @@ function arm(): void {
   }
 }
 
+// What was begun last ends first: a folder goes after the processes that write into it.
 function runAll(): void {
-  for (const action of actions) action()
+  for (const action of [...actions].reverse()) action()
   actions.clear()
 }
