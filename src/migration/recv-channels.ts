@@ -2,7 +2,7 @@
 //
 // A source that has fewer threads than channels sends nothing but SYNCs on the others. A thread that had to be woken for each
 // of these, and for their end, would only be in the way of those that have work. So the first so many channels are their
-// threads' from the start; from the others the coordinator takes the SYNCs, until pages come.
+// threads' from the start; from the others the coordinator takes the SYNCs, until pages come on any of these.
 
 import { availableParallelism } from 'node:os'
 import { NOTHING, type RecvBlocks, type RecvConnection } from '../channel/recv.js'
