@@ -11,6 +11,8 @@ import type { Case } from './walk.js'
 /** Of the parameters, where one of them is what ends the migration. */
 const SHORT_MS = 500
 const LONG_MS = 20_000
+// More than the second for which a destination takes a main channel that has spoken for alive.
+const LATER_MS = 2000
 // Beyond the timeout that applies: a busy machine needs some.
 const PATIENCE_MS = 15_000
 // How long a destination is watched that goes on waiting.
@@ -27,7 +29,11 @@ export async function breakMigration(
   const point: FaultPoint = FAULT_POINTS[one.point]
   const lines: Record<Side, string[]> = { source: [], destination: [] }
   const times = timeoutsOf(point)
-  const [ours, theirs] = methodParameters(one.method, folder).map((parameters) => ({ ...parameters, ...times }))
+  // The side that is broken is the one to notice: of two clocks of one length either could be the first.
+  const patient = timeouts(times.stallTimeoutMs + LATER_MS)
+  const [ours, theirs] = methodParameters(one.method, folder).map((parameters, at) => {
+    return { ...parameters, ...(SIDES[at] === one.side ? times : patient) }
+  })
   const armed = (side: Side) => ({ ...(one.side === side && { faults }), logger: collecting(lines[side]) })
   const source = new MigrationSource({ ram: program.ram, parameters: ours!, ...armed('source') })
   const options = { parameters: theirs!, ...armed('destination') }
@@ -36,7 +42,7 @@ export async function breakMigration(
       ? new SnapshotReceiver(join(folder, 'snapshot'), options)
       : new MigrationDestination({ ram: program.theirs, prealloc: point.needs === 'prealloc', ...options })
   const hooks = { stop: () => program.halt(), resume: () => program.run() }
-  const limitMs = PATIENCE_MS + times.stallTimeoutMs
+  const limitMs = PATIENCE_MS + patient.stallTimeoutMs
   const began = performance.now()
   const uri = await destination.listen('tcp:127.0.0.1:0')
   const [sent, received] = [ended(source.migrate(uri, hooks)), ended(destination.completed)]
