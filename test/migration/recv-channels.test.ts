@@ -52,7 +52,7 @@ async function begin(t: import('tap').Test, parameters: Partial<MigrationParamet
 }
 
 /** Every page, on these channels in turn. */
-function pagesOn(source: HandSource, which: number[], byte: number): void {
+function pagesOn(source: HandSource, which: readonly number[], byte: number): void {
   for (let first = 0; first < shape.size; first += 128 * PAGE) {
     const pages = Array.from({ length: 128 }, (_, at) => [first + at * PAGE, pageOf(byte)] as const)
     source.channels[which[(first / (128 * PAGE)) % which.length]!]!.send(packet({ idstr: 'heap', pages }))
@@ -67,31 +67,24 @@ async function completes({ destination, ram, source }: Begun, t: import('tap').T
   t.equal(statistics.ram.normal, shape.size / PAGE)
 }
 
-t.test('channels on which no page comes', async (t) => {
-  const before = openDescriptors()
-  const begun = await begin(t)
-  const { destination, source } = begun
-  await source.begin()
-  for (let pass = 0; pass < 5; pass++) source.barrier()
-  pagesOn(source, [0, 1], 7)
-  while (!destination.statistics()?.ram.normal) await delay(10)
-  source.finish()
-  await completes(begun, t, 7)
-  await leavesNothing(t, before)
-})
-
-t.test('all pages on one of them', async (t) => {
-  const before = openDescriptors()
-  const begun = await begin(t)
-  const { destination, source } = begun
-  await source.begin()
-  source.barrier()
-  pagesOn(source, [idle], 9)
-  while (!destination.statistics()?.ram.normal) await delay(10)
-  source.finish()
-  await completes(begun, t, 9)
-  await leavesNothing(t, before)
-})
+for (const [title, which] of [
+  ['channels on which no page comes', [0, 1]],
+  ['all pages on one of them', [idle]],
+] as const) {
+  t.test(title, async (t) => {
+    const before = openDescriptors()
+    const begun = await begin(t)
+    const { destination, source } = begun
+    await source.begin()
+    for (let pass = 0; pass < 5; pass++) source.barrier()
+    pagesOn(source, which, 7)
+    // In front of a SYNC: nobody else looks there then.
+    while (!destination.statistics()?.ram.normal) await delay(10)
+    source.finish()
+    await completes(begun, t, 7)
+    await leavesNothing(t, before)
+  })
+}
 
 t.test('all of them at once, in front of the barrier that is waited for', async (t) => {
   const before = openDescriptors()
