@@ -30,8 +30,6 @@ export interface RecvConnection extends Partial<RecvBlocks> {
   pageSize: number
   /** Of the next packet, where that has been read already. */
   header?: Uint8Array
-  /** Whether SYNCs of the channel have been taken already. */
-  synced: boolean
 }
 
 /** Instead of it: the channel's connection was at its end before there was anything to do. */
@@ -67,6 +65,7 @@ export function runRecv(task: RecvTask): ThreadOutcome {
       channel: connect(connection),
       packet,
       ...first,
+      synced: shm.syncs(channel) > 0,
       blocks() {
         blocks ??= (known ?? takeHandOver<RecvBlocks>(task)?.blocks)?.map((handle) => loadBlockFrom(handle))
         return blocks

@@ -80,7 +80,8 @@ function inWords(message: string): string {
 }
 
 /**
- * Turns Ctrl-C into an abort, and the loss of standard output too. The second one is for those who do not want to wait: the process exits at once.
+ * Turns Ctrl-C into an abort, and the loss of standard output too. A second Ctrl-C is for those who do not want to wait: the
+ * process exits at once.
  *
  * @param atOnce runs before such an exit, synchronously
  */

@@ -32,11 +32,12 @@ export function threadsFromStart(): number {
   return Math.max(8, 2 * availableParallelism())
 }
 
-/** One that is the coordinator's. */
-interface IdleChannel {
+/** One that is the coordinator's: its thread has no connection. */
+interface RestingChannel {
   id: number
   connection: Connection
   channel: Channel
+  ended: boolean
 }
 
 export class RecvChannels {
@@ -50,9 +51,7 @@ export class RecvChannels {
   readonly #range: AddressRange
   readonly #header: PacketHeader
   readonly #vector = new IoVector(1)
-  #idle: IdleChannel[] = []
-  // Channels whose threads have no connection.
-  readonly #resting = new Set<number>()
+  readonly #resting = new Map<number, RestingChannel>()
   // Whether pages came on any of these.
   #spread = false
   #blocks: RecvBlocks | undefined
@@ -80,11 +79,11 @@ export class RecvChannels {
     for (const [id, connection] of connections.entries()) {
       if (id < atOnce) this.#handOver(id, connection)
       else {
-        this.#idle.push({ id, connection, channel: openChannel(connection, id, coordinator.channelWait(id)) })
-        this.#resting.add(id)
+        const channel = openChannel(connection, id, coordinator.channelWait(id))
+        this.#resting.set(id, { id, connection, channel, ended: false })
       }
     }
-    if (this.#idle.length > 0) limitReceive(main.fd, LOOK_AFTER_MS)
+    if (this.#resting.size > 0) limitReceive(main.fd, LOOK_AFTER_MS)
   }
 
   /** Gives the threads the blocks of the RAM set-up. */
@@ -97,7 +96,7 @@ export class RecvChannels {
 
   /** Looks now and then, without waiting, whether pages came on a channel that is not its thread's yet. */
   look(): void {
-    if (this.#idle.length === 0 || performance.now() - this.#lookedAt < LOOK_AFTER_MS) return
+    if (this.#resting.size === 0 || performance.now() - this.#lookedAt < LOOK_AFTER_MS) return
     this.#takeWhatCame(this.#going, 0)
     this.#lookedAt = performance.now()
   }
@@ -145,7 +144,7 @@ export class RecvChannels {
 
   /** Lets those threads end that had nothing to do. The others end with their channels. */
   dismiss(): void {
-    for (const id of this.#resting) this.#coordinator.handOver(id, NOTHING, true)
+    for (const id of this.#resting.keys()) this.#coordinator.handOver(id, NOTHING, true)
     this.#resting.clear()
   }
 
@@ -154,43 +153,43 @@ export class RecvChannels {
     this.#coordinator.waitFor(
       () => this.#connections.every((_, id) => this.#hasEnded(id)),
       () => 'the main channel is at its end, and a multifd channel was not closed',
-      { wait: () => this.#wait(this.#idle) },
+      { wait: () => this.#wait(this.#going) },
     )
   }
 
   /** The coordinator's, and not at a barrier that is not passed yet. */
-  get #going(): IdleChannel[] {
+  get #going(): RestingChannel[] {
     const { shm } = this.#coordinator
-    return this.#idle.filter(({ id }) => shm.syncs(id) <= shm.released)
+    return [...this.#resting.values()].filter(({ id, ended }) => !ended && shm.syncs(id) <= shm.released)
   }
 
   #hasEnded(id: number): boolean {
-    return this.#resting.has(id) ? !this.#idle.some((one) => one.id === id) : this.#coordinator.channelEnded(id)
+    return this.#resting.get(id)?.ended ?? this.#coordinator.channelEnded(id)
   }
 
   // For these channels, if there are any, or else for the threads. Returns whether anything came.
-  #wait(idle: IdleChannel[]): boolean {
-    return idle.length > 0 ? this.#takeWhatCame(idle, LOOK_MS) : this.#coordinator.shm.coordinator.wait(LOOK_MS)
+  #wait(resting: RestingChannel[]): boolean {
+    return resting.length > 0 ? this.#takeWhatCame(resting, LOOK_MS) : this.#coordinator.shm.coordinator.wait(LOOK_MS)
   }
 
-  #takeWhatCame(idle: IdleChannel[], timeoutMs: number): boolean {
+  #takeWhatCame(resting: RestingChannel[], timeoutMs: number): boolean {
     const ready = pollDescriptors(
-      idle.map(({ connection: { fd } }) => ({ fd, events: POLL.in })),
+      resting.map(({ connection: { fd } }) => ({ fd, events: POLL.in })),
       timeoutMs,
     )
-    for (const [at, one] of idle.entries()) if (ready[at] !== 0) this.#take(one)
+    for (const [at, one] of resting.entries()) if (ready[at] !== 0) this.#take(one)
     if (this.#spread) this.#wakeAll()
     return ready.some((events) => events !== 0)
   }
 
-  #take(one: IdleChannel): void {
+  #take(one: RestingChannel): void {
     const { id, channel } = one
     const { size } = this.#range
     this.#vector.reset()
     this.#vector.push(this.#range, 0, size)
     const got = channel.readFull(this.#vector, 0)
     if (got > 0 && got < size) throw truncated(id, "a packet's header", size - got)
-    if (got === 0) this.#idle = this.#idle.filter((other) => other !== one)
+    if (got === 0) one.ended = true
     else if (this.#isSync()) this.#takeSync(id)
     else {
       this.#spread = true
@@ -224,17 +223,14 @@ export class RecvChannels {
     for (const one of this.#going) this.#wake(one)
   }
 
-  #wake(one: IdleChannel, header?: Uint8Array): void {
-    const { id, connection } = one
-    this.#idle = this.#idle.filter((other) => other !== one)
+  #wake({ id, connection }: RestingChannel, header?: Uint8Array): void {
     this.#resting.delete(id)
     this.#handOver(id, connection, { ...(header && { header }), ...this.#blocks })
-    if (this.#idle.length === 0) limitReceive(this.#main.fd, CALL_MS)
+    if (this.#resting.size === 0) limitReceive(this.#main.fd, CALL_MS)
   }
 
   #handOver(id: number, connection: Connection, begun: Pick<RecvConnection, 'header' | 'blocks'> = {}): void {
-    const synced = this.#coordinator.shm.syncs(id) > 0
-    const message: RecvConnection = { connection, pageSize: this.#pageSize, synced, ...begun }
+    const message: RecvConnection = { connection, pageSize: this.#pageSize, ...begun }
     this.#coordinator.handOver(id, message, true)
   }
 }

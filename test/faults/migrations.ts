@@ -42,7 +42,7 @@ export async function breakMigration(
       ? new SnapshotReceiver(join(folder, 'snapshot'), options)
       : new MigrationDestination({ ram: program.theirs, prealloc: point.needs === 'prealloc', ...options })
   const hooks = { stop: () => program.halt(), resume: () => program.run() }
-  const limitMs = PATIENCE_MS + patient.stallTimeoutMs
+  const limitMs = PATIENCE_MS + times.stallTimeoutMs
   const began = performance.now()
   const uri = await destination.listen('tcp:127.0.0.1:0')
   const [sent, received] = [ended(source.migrate(uri, hooks)), ended(destination.completed)]

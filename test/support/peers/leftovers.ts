@@ -1,12 +1,15 @@
 // What a migration must not leave behind in a process: threads and descriptors.
 
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Test } from 'tap'
 
 const PATIENCE_MS = 5000
-// It opens /dev/null with its first stream, for the day when it is out of descriptors.
-const EVENT_LOOP = new Set(['anon_inode:[eventpoll]', 'anon_inode:[eventfd]', '/dev/null'])
+const EVENT_LOOP = new Set(['anon_inode:[eventpoll]', 'anon_inode:[eventfd]'])
+
+// With its first stream, an event loop opens /dev/null for the day when it is out of descriptors: before anybody counts.
+createServer().listen(0).close()
 
 /** Names of a process's threads that belong to a migration, by id. */
 export function migrationThreads(pid?: number): Map<number, string> {
